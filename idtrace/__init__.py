@@ -1,0 +1,1 @@
+"""What an identifier, a record and a proof are: shared by registries, resolvers and verifiers."""

@@ -1,0 +1,1 @@
+"""The recursive node: walks the tree, verifies every link, caches, answers."""
