@@ -1,7 +1,7 @@
 """Identifiers: grammar, canonical form, ancestors.
 
 ``identifier = prefix "/" suffix``, split at the FIRST "/" (a suffix may hold more of them). A prefix is dot-separated
-labels, ASCII and case-insensitive, canonical in lower case; labels are strings, so ``0042`` keeps its zeros. A suffix is
+labels, ASCII and case-insensitive, canonical in lower case; labels are strings: ``0042`` keeps its zeros. A suffix is
 exact: case-sensitive, UTF-8 in NFC, no control or format characters. Lower-casing the prefix is the grammar's only
 rewriting; whatever else is not canonical is refused with its rule, never repaired.
 
@@ -26,7 +26,7 @@ LABELS_MAX: Final = 8
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9_-]*[a-z0-9])?\Z")
 # Cc control, Cf format (bidi overrides, zero width), Cs surrogate, Co private use, Cn unassigned (its NFC may change),
-# Zl and Zp line and paragraph separators. Zs is not listed: U+0020 alone is allowed of it, see _check_suffix.
+# Zl and Zp line and paragraph separators. Zs is not listed: U+0020 alone is allowed of it, see require_visible.
 _REFUSED_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
@@ -137,7 +137,7 @@ class Identifier:
         if not head:
             raise InputError(Reason.IDENTIFIER_MALFORMED, f"{quoted(text)} has no prefix before its '/'", field=field)
         prefix = Prefix.parse(head, field=field)
-        _check_suffix(suffix, field)
+        require_visible(suffix, what="suffix", field=field)
         return cls(prefix, suffix)
 
     @classmethod
@@ -164,20 +164,25 @@ def _require_canonical(text: str, canonical: str, field: str) -> None:
         )
 
 
-def _check_suffix(suffix: str, field: str) -> None:
-    if not suffix:
-        raise InputError(Reason.IDENTIFIER_MALFORMED, "the suffix after '/' is empty", field=field)
-    if suffix.isascii() and suffix.isprintable() and suffix[0] != " " and suffix[-1] != " ":
+def require_visible(text: str, *, what: str = "text", field: str = "") -> None:
+    """Refuse text that people could not tell apart on a screen: empty, invisible characters, edge spaces, not NFC.
+
+    Raises:
+        InputError: IDENTIFIER_MALFORMED or IDENTIFIER_NOT_CANONICAL, saying ``what`` is wrong.
+    """
+    if not text:
+        raise InputError(Reason.IDENTIFIER_MALFORMED, f"the {what} is empty", field=field)
+    if text.isascii() and text.isprintable() and text[0] != " " and text[-1] != " ":
         return  # nearly all of them; ASCII is always NFC
-    for char in suffix:
+    for char in text:
         category = unicodedata.category(char)
         if category in _REFUSED_CATEGORIES or (category == "Zs" and char != " "):
             raise InputError(
                 Reason.IDENTIFIER_MALFORMED,
-                f"the suffix has the character U+{ord(char):04X}, which is not a visible one",
+                f"the {what} has the character U+{ord(char):04X}, which is not a visible one",
                 field=field,
             )
-    if suffix[0] == " " or suffix[-1] == " ":
-        raise InputError(Reason.IDENTIFIER_MALFORMED, "the suffix begins or ends with a space", field=field)
-    if not unicodedata.is_normalized("NFC", suffix):
-        raise InputError(Reason.IDENTIFIER_NOT_CANONICAL, "the suffix is not in Unicode NFC", field=field)
+    if text[0] == " " or text[-1] == " ":
+        raise InputError(Reason.IDENTIFIER_MALFORMED, f"the {what} begins or ends with a space", field=field)
+    if not unicodedata.is_normalized("NFC", text):
+        raise InputError(Reason.IDENTIFIER_NOT_CANONICAL, f"the {what} is not in Unicode NFC", field=field)

@@ -1,0 +1,320 @@
+"""The verified chain from the pinned root key to one zone: the only place where trust is decided.
+
+A :class:`TrustedChain` can only hold verified links. It starts from the root's own key set and grows one delegation at
+a time; each step makes these checks, in this order, and the code carries the same numbers:
+
+1. the exact bytes are signed by enough of the parent's zone keys (for the first link: of the pinned root keys);
+2. the body is well-formed, and its fields agree with each other;
+3. the body's parent is the zone that the chain has reached, and its child lies strictly below it;
+4. the delegation is in force at ``now``;
+5. its version is not lower than one seen before, and one version has one content.
+
+A record, a denial or a receipt is then checked against the last link:
+
+6. the chain is in force at ``now``, and its last zone is not revoked;
+7. the exact bytes are signed by a key of the zone with the right role;
+8. the body is well-formed and about the identifier that was asked, and the zone covers that identifier;
+9. records: shown values match their signed digests, ``issued_at`` is not in the future, the version is not lower than
+   one seen before, and one version has one content; denials: alive at ``now``, and for no longer than 60 s.
+
+Sources: RFC 4035 §5 (chain), TUF §5.3 to 5.6 (versions, expiry, one ``now`` a verification), Unbound CVE-2026-40622 (a
+child never extends its own life: :attr:`TrustedChain.expires` is the least of all links).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
+
+from idtrace.delegation import Delegation, Role, State
+from idtrace.errors import InputError, Reason, VerificationError
+from idtrace.identifier import Identifier, Prefix
+from idtrace.record import Record, RecordBody, check_values
+from idtrace.signature import CheckBudget, Kind, PublicKey, Signed, signed_hash, verify
+from idtrace.statements import DENIAL_SECONDS_MAX, Denial, Receipt
+
+T = TypeVar("T")
+
+# Depth 8 (identifier.LABELS_MAX) and the root itself.
+LINKS_MAX: Final = 9
+# A chain of nine links with two signatures each needs 18; real ones have one each. KeyTrap: bound it.
+CHECKS_MAX: Final = 16
+# Clocks that follow NTP differ by far less; more would only widen what can be post-dated.
+CLOCK_SKEW_SECONDS: Final = 30
+
+
+class Floors(Protocol):
+    """What was seen before, so that an older truth cannot be passed off as the latest."""
+
+    def zone(self, zone: Prefix) -> tuple[int, bytes] | None:
+        """Highest version and its hash that was verified for a zone."""
+        ...
+
+    def record(self, identifier: Identifier) -> tuple[int, bytes] | None:
+        """Highest version and record hash that was verified for an identifier."""
+        ...
+
+
+class NoFloors:
+    """For a verifier without a memory, such as the offline one."""
+
+    def zone(self, zone: Prefix) -> tuple[int, bytes] | None:
+        """Nothing was seen."""
+        del zone
+        return None
+
+    def record(self, identifier: Identifier) -> tuple[int, bytes] | None:
+        """Nothing was seen."""
+        del identifier
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One ``now`` (wall clock, s), one budget and one memory for everything that one question verifies."""
+
+    now: int
+    budget: CheckBudget
+    floors: Floors
+
+    @classmethod
+    def at(cls, now: int, *, checks: int = CHECKS_MAX, floors: Floors | None = None) -> Context:
+        """A fresh budget at a time."""
+        return cls(now, CheckBudget(checks), floors or NoFloors())
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The pinned root keys, by key id, and how many of them have to sign the root's key set."""
+
+    keys: dict[str, PublicKey]
+    threshold: int = 1
+
+    @classmethod
+    def of(cls, *keys: PublicKey, threshold: int = 1) -> Anchor:
+        """An anchor from keys."""
+        return cls({key.key_id: key for key in keys}, threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One verified delegation: as signed, and as parsed."""
+
+    signed: Signed
+    delegation: Delegation
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRecord:
+    """A record that passed every check, with its body and the indexes of values that were withheld."""
+
+    record: Record
+    body: RecordBody
+    withheld: tuple[int, ...]
+
+
+class TrustedChain:
+    """Verified links from the root to :attr:`zone`; immutable, made by :meth:`begin` and :meth:`extend` alone."""
+
+    __slots__ = ("expires", "links")
+
+    def __init__(self, links: tuple[Link, ...]) -> None:
+        assert links, "use begin()"
+        self.links = links
+        self.expires = min(link.delegation.expires for link in links)
+
+    @property
+    def delegation(self) -> Delegation:
+        """The last link's body: the zone's keys and endpoints."""
+        return self.links[-1].delegation
+
+    @property
+    def zone(self) -> Prefix:
+        """The zone that the chain has reached."""
+        return self.links[-1].delegation.child
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether the last link takes the zone back; nothing can follow it."""
+        return self.delegation.state is State.REVOKED
+
+    @property
+    def signed(self) -> tuple[Signed, ...]:
+        """All links as signed, root first."""
+        return tuple(link.signed for link in self.links)
+
+    @classmethod
+    def begin(cls, anchor: Anchor, signed: Signed, context: Context) -> TrustedChain:
+        """Check the root's own key set against the pinned keys.
+
+        Raises:
+            VerificationError: ROOT_MISMATCH where none of the pinned keys signed it, or what the broken step says.
+        """
+        try:
+            delegation = _checked(signed, anchor.keys, anchor.threshold, context, "delegation[0]")
+        except VerificationError as error:
+            if error.reason is Reason.SIGNER_UNKNOWN:
+                detail = "the chain does not begin at the pinned root key"
+                raise VerificationError(Reason.ROOT_MISMATCH, detail, field=error.field) from error
+            raise
+        if not delegation.child.is_root or delegation.state is State.REVOKED:
+            raise VerificationError(
+                Reason.ROOT_MISMATCH, "the chain does not begin at the root zone", field="delegation[0].child"
+            )
+        return cls((Link(signed, delegation),))
+
+    def extend(self, signed: Signed, context: Context) -> TrustedChain:
+        """Check one more delegation and return the longer chain; this one stays as it is.
+
+        Raises:
+            VerificationError: what the broken step says.
+        """
+        field = f"delegation[{len(self.links)}]"
+        if self.is_revoked:
+            raise VerificationError(Reason.DELEGATION_REVOKED, f"zone {self.zone} is revoked", field=field)
+        keys = self.delegation.keys_for(Role.ZONE)
+        delegation = _checked(signed, keys, self.delegation.zone_threshold, context, field)
+        # 3. strictly below the zone that the chain has reached
+        if self.zone.within(delegation.child):
+            raise VerificationError(
+                Reason.REFERRAL_UPWARD, f"{delegation.child} does not lie below {self.zone}", field=field
+            )
+        if delegation.parent != self.zone:
+            raise VerificationError(
+                Reason.REFERRAL_SIDEWAYS, f"{delegation.child} is no child of {self.zone}", field=field
+            )
+        return TrustedChain((*self.links, Link(signed, delegation)))
+
+    def in_force(self, now: int) -> None:
+        """Step 6.
+
+        Raises:
+            VerificationError: DELEGATION_REVOKED, DELEGATION_EXPIRED or DELEGATION_NOT_YET_VALID.
+        """
+        if self.is_revoked:
+            raise VerificationError(Reason.DELEGATION_REVOKED, f"zone {self.zone} is revoked", field="delegation")
+        for position, link in enumerate(self.links):
+            _in_force(link.delegation, now, f"delegation[{position}]")
+
+    def check_record(self, record: Record, identifier: Identifier, context: Context) -> VerifiedRecord:
+        """Steps 6 to 9 for a record.
+
+        Raises:
+            VerificationError: what the broken step says.
+        """
+        self.in_force(context.now)
+        # 7. signed by a record key of the zone
+        verify(record.signed, Kind.RECORD, self.delegation.keys_for(Role.RECORD), budget=context.budget, field="record")
+        # 8. about this identifier, inside the zone
+        body = _parsed(RecordBody.parse, record.signed.payload)
+        if body.identifier != identifier:
+            raise VerificationError(
+                Reason.RECORD_WRONG_IDENTIFIER, f"the record is about {body.identifier}", field="record.identifier"
+            )
+        if not identifier.prefix.within(self.zone):
+            raise VerificationError(
+                Reason.RECORD_OUT_OF_ZONE, f"{identifier} does not lie in zone {self.zone}", field="record.identifier"
+            )
+        # 9. values, time, version
+        withheld = check_values(body, record.values)
+        if body.issued_at > context.now + CLOCK_SKEW_SECONDS:
+            raise VerificationError(
+                Reason.RECORD_FROM_FUTURE, "the record is dated in the future", field="record.issued_at"
+            )
+        _not_below(
+            context.floors.record(identifier),
+            body.version,
+            record.hash,
+            (Reason.RECORD_ROLLED_BACK, Reason.RECORD_FORKED),
+            "record",
+        )
+        return VerifiedRecord(record, body, withheld)
+
+    def check_denial(self, signed: Signed, identifier: Identifier, context: Context) -> Denial:
+        """Steps 6 to 9 for a denial.
+
+        Raises:
+            VerificationError: what the broken step says.
+        """
+        self.in_force(context.now)
+        verify(signed, Kind.DENIAL, self.delegation.keys_for(Role.NODE), budget=context.budget, field="denial")
+        denial = _parsed(Denial.parse, signed.payload)
+        if denial.identifier != identifier:
+            raise VerificationError(
+                Reason.DENIAL_WRONG_IDENTIFIER, f"the denial is about {denial.identifier}", field="denial.identifier"
+            )
+        if denial.zone != self.zone or not identifier.prefix.within(self.zone):
+            raise VerificationError(
+                Reason.DENIAL_WRONG_ZONE, f"the denial speaks for zone {denial.zone}", field="denial.zone"
+            )
+        if not 0 <= denial.expires - denial.issued_at <= DENIAL_SECONDS_MAX:
+            raise VerificationError(
+                Reason.DENIAL_TOO_LONG, f"a denial lives at most {DENIAL_SECONDS_MAX} s", field="denial.expires"
+            )
+        if denial.issued_at > context.now + CLOCK_SKEW_SECONDS:
+            raise VerificationError(
+                Reason.DENIAL_NOT_YET_VALID, "the denial is dated in the future", field="denial.issued_at"
+            )
+        if context.now > denial.expires:
+            raise VerificationError(Reason.DENIAL_EXPIRED, "the denial has expired; ask again", field="denial.expires")
+        return denial
+
+    def check_receipt(self, signed: Signed, record: Record, context: Context) -> Receipt:
+        """Check that a receipt is this zone's word for this record.
+
+        Raises:
+            VerificationError: what the broken step says, or RECEIPT_WRONG_RECORD.
+        """
+        self.in_force(context.now)
+        verify(signed, Kind.RECEIPT, self.delegation.keys_for(Role.NODE), budget=context.budget, field="receipt")
+        receipt = _parsed(Receipt.parse, signed.payload)
+        if receipt.record_hash != record.hash or receipt.zone != self.zone:
+            raise VerificationError(
+                Reason.RECEIPT_WRONG_RECORD, f"the receipt is about {receipt.identifier}", field="receipt.record_hash"
+            )
+        return receipt
+
+
+def _checked(signed: Signed, keys: dict[str, PublicKey], threshold: int, context: Context, field: str) -> Delegation:
+    # 1. signed by enough of the parent's keys
+    verify(signed, Kind.DELEGATION, keys, budget=context.budget, threshold=threshold, field=field)
+    # 2. well-formed
+    delegation = _parsed(Delegation.parse, signed.payload)
+    # 4. in force
+    _in_force(delegation, context.now, field)
+    # 5. neither rolled back nor forked
+    reasons = (Reason.DELEGATION_ROLLED_BACK, Reason.DELEGATION_FORKED)
+    hashed = signed_hash(Kind.DELEGATION, signed.payload)
+    _not_below(context.floors.zone(delegation.child), delegation.version, hashed, reasons, field)
+    return delegation
+
+
+def _in_force(delegation: Delegation, now: int, field: str) -> None:
+    if now < delegation.not_before:
+        raise VerificationError(
+            Reason.DELEGATION_NOT_YET_VALID, f"the delegation of {delegation.child} is not yet valid", field=field
+        )
+    if now >= delegation.expires:
+        raise VerificationError(
+            Reason.DELEGATION_EXPIRED, f"the delegation of {delegation.child} has expired", field=field
+        )
+
+
+def _not_below(
+    floor: tuple[int, bytes] | None, version: int, content: bytes, reasons: tuple[Reason, Reason], field: str
+) -> None:
+    if floor is None:
+        return
+    if version < floor[0]:
+        raise VerificationError(reasons[0], f"version {version} after version {floor[0]} was seen", field=field)
+    if version == floor[0] and content != floor[1]:
+        raise VerificationError(reasons[1], f"version {version} has two contents", field=field)
+
+
+def _parsed(parse: Callable[[bytes], T], payload: bytes) -> T:
+    """Parse a body whose signature has been checked: malformed means that its signer broke the rules."""
+    try:
+        return parse(payload)
+    except InputError as error:
+        raise VerificationError(error.reason, error.detail, field=error.field) from error

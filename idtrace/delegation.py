@@ -1,0 +1,194 @@
+"""Delegations: a parent's signed statement that a child zone exists, by which keys, where, and until when.
+
+The root's own key set is a delegation too: child "" and parent "", signed by the pinned root key, so that the root key
+can stay off line while the root's node key answers. Body fields: ``child``, ``parent``, ``version``, ``previous``,
+``state``, ``hosted``, ``keys`` (``key``, ``roles``), ``zone_threshold``, ``endpoints``, ``issued_at``, ``not_before``,
+``expires`` (s). Sources: RFC 4034 §5 (DS: the parent signs the child's keys), TUF §5 (version, expiry, threshold),
+HS_NAMESPACE of the Handle System (what a prefix may be).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from idtrace import canonical
+from idtrace.canonical import Json
+from idtrace.errors import InputError, Reason, quoted
+from idtrace.identifier import Prefix
+from idtrace.record import TIME_MAX
+from idtrace.signature import SIGNATURES_MAX, Kind, PublicKey, signed_hash
+
+# A zone has an owner, a standby owner and a few node keys; a wide key set only widens what can be stolen.
+KEYS_MAX: Final = 16
+# NXNSAttack: a wide referral multiplies calls. Two nodes in two places, each on two addresses.
+ENDPOINTS_MAX: Final = 4
+ENDPOINT_BYTES_MAX: Final = 255
+# A year and a month: nobody notices the expiry of what lasts longer, and nobody can end it by waiting.
+LIFETIME_SECONDS_MAX: Final = 400 * 86_400
+
+_ENDPOINT = re.compile(r"(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?):([1-9][0-9]{0,4})\Z")
+
+
+class Role(StrEnum):
+    """What a key of a zone may sign."""
+
+    ZONE = "zone"  # delegations of child zones, and commands to the zone's node
+    RECORD = "record"  # records
+    NODE = "node"  # denials and receipts: the key that lies on line
+
+
+class State(StrEnum):
+    """Whether the child zone stands."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneKey:
+    """One key of a zone with its roles."""
+
+    key: PublicKey
+    roles: frozenset[Role]
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """A parsed or newly made delegation body."""
+
+    child: Prefix
+    parent: Prefix
+    version: int
+    previous: bytes
+    state: State
+    hosted: bool
+    keys: tuple[ZoneKey, ...]
+    zone_threshold: int
+    endpoints: tuple[str, ...]
+    issued_at: int
+    not_before: int
+    expires: int
+
+    def keys_for(self, role: Role) -> dict[str, PublicKey]:
+        """Keys with a role, by key id."""
+        return {k.key.key_id: k.key for k in self.keys if role in k.roles}
+
+    def payload(self) -> bytes:
+        """Canonical bytes to sign."""
+        keys: list[Json] = [{"key": str(k.key), "roles": sorted(k.roles)} for k in self.keys]
+        return canonical.encode(
+            {
+                "child": str(self.child),
+                "parent": str(self.parent),
+                "version": self.version,
+                "previous": self.previous.hex(),
+                "state": self.state,
+                "hosted": self.hosted,
+                "keys": keys,
+                "zone_threshold": self.zone_threshold,
+                "endpoints": list(self.endpoints),
+                "issued_at": self.issued_at,
+                "not_before": self.not_before,
+                "expires": self.expires,
+            }
+        )
+
+    @property
+    def hash(self) -> bytes:
+        """SHA-256 over the framed body, 32 bytes: what the next version names as ``previous``."""
+        return signed_hash(Kind.DELEGATION, self.payload())
+
+    @classmethod
+    def parse(cls, payload: bytes, *, field: str = "delegation") -> Delegation:
+        """Read a body; check its signature first.
+
+        Raises:
+            InputError: naming field and rule.
+        """
+        fields = canonical.decode(payload, field=field)
+        body = cls(
+            child=fields.prefix("child"),
+            parent=fields.prefix("parent"),
+            version=fields.integer("version", least=1),
+            previous=fields.digest("previous", optional=True),
+            state=fields.choice("state", State),
+            hosted=fields.boolean("hosted"),
+            keys=_zone_keys(fields),
+            zone_threshold=fields.integer("zone_threshold", least=1, most=SIGNATURES_MAX),
+            endpoints=_endpoints(fields),
+            issued_at=fields.integer("issued_at", most=TIME_MAX),
+            not_before=fields.integer("not_before", most=TIME_MAX),
+            expires=fields.integer("expires", most=TIME_MAX),
+        )
+        fields.end()
+        body.check_rules(field)
+        return body
+
+    def check_rules(self, field: str = "delegation") -> None:
+        """Rules between fields.
+
+        Raises:
+            InputError: naming the field and the rule.
+        """
+        if (self.version == 1) != (self.previous == b""):
+            raise _wrong(field, "previous", "version 1 has no previous hash, and every later version has one")
+        if not 0 < self.expires - self.not_before <= LIFETIME_SECONDS_MAX:
+            raise _wrong(field, "expires", f"comes after not_before, by at most {LIFETIME_SECONDS_MAX} s")
+        if not (self.child.is_root and self.parent.is_root) and not self.child.strictly_within(self.parent):
+            up = self.parent.within(self.child)
+            raise InputError(
+                Reason.REFERRAL_UPWARD if up else Reason.REFERRAL_SIDEWAYS,
+                f"{quoted(str(self.child))} does not lie below {quoted(str(self.parent))}",
+                field=f"{field}.child",
+            )
+        if self.state is State.REVOKED:
+            if self.keys or self.endpoints or self.version == 1:
+                raise _wrong(field, "state", "a revocation follows a delegation and has no keys and no endpoints")
+            return
+        zone_keys = len(self.keys_for(Role.ZONE))
+        if not self.keys_for(Role.NODE):
+            raise _wrong(field, "keys", "at least one key has the role node, or nothing could be denied")
+        if zone_keys and self.zone_threshold > zone_keys:
+            raise _wrong(field, "zone_threshold", f"is at most the number of zone keys, {zone_keys}")
+        if not self.endpoints:
+            raise _wrong(field, "endpoints", "an active zone has at least one")
+
+
+def _wrong(field: str, name: str, rule: str) -> InputError:
+    return InputError(Reason.FIELD_MALFORMED, f"{name}: {rule}", field=f"{field}.{name}")
+
+
+def _zone_keys(fields: canonical.Fields) -> tuple[ZoneKey, ...]:
+    keys: dict[str, ZoneKey] = {}
+    for item in fields.objects("keys", most=KEYS_MAX):
+        key = PublicKey.parse(item.text("key", most=128), field=item.path("key"))
+        texts = item.texts("roles", least=1, most=len(Role))
+        if texts != sorted(set(texts)) or not set(texts) <= set(Role):
+            rule = f"roles are some of {', '.join(sorted(Role))}, each once and in this order"
+            raise InputError(Reason.FIELD_MALFORMED, rule, field=item.path("roles"))
+        item.end()
+        if key.key_id in keys:
+            raise InputError(Reason.FIELD_MALFORMED, "a key stands once", field=item.path("key"))
+        keys[key.key_id] = ZoneKey(key, frozenset(Role(text) for text in texts))
+    return tuple(keys.values())
+
+
+def _endpoints(fields: canonical.Fields) -> tuple[str, ...]:
+    endpoints = fields.texts("endpoints", most=ENDPOINTS_MAX)
+    for index, endpoint in enumerate(endpoints):
+        check_endpoint(endpoint, field=fields.path(f"endpoints[{index}]"))
+    return tuple(endpoints)
+
+
+def check_endpoint(endpoint: str, *, field: str = "endpoint") -> None:
+    """Require ``host:port`` with a lower-case host name, an IPv4 address or an IPv6 address in brackets.
+
+    Raises:
+        InputError: FIELD_MALFORMED.
+    """
+    match = _ENDPOINT.match(endpoint) if len(endpoint) <= ENDPOINT_BYTES_MAX else None
+    if match is None or int(match[1]) > 65_535:
+        raise InputError(Reason.FIELD_MALFORMED, f"{quoted(endpoint)} is not host:port", field=field)

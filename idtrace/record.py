@@ -1,0 +1,235 @@
+"""Records: one signed version of what an identifier means, and the values whose digests it carries.
+
+A body (canonical JSON) holds the values' digests and not the values, so a resolver can withhold a value that a caller
+may not read and the rest still verifies (selective disclosure). ``SHA-256("idtrace/value/v1" ‖ 0x00 ‖ salt ‖ data)``
+with a 16-byte salt keeps a withheld value from being guessed. Everything that gives a value its meaning (index, type,
+permission, and through the body version and time) is signed, which Handle records leave open.
+
+Body fields: ``identifier``, ``version`` (from 1, +1 each), ``previous`` (record hash of version - 1, "" for 1),
+``kind``, ``status``, ``issued_at`` (s), ``ttl_seconds``, ``class`` (identifier of the class record, "" for none),
+``values`` (``index``, ``type``, ``permission``, ``digest``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from idtrace import canonical
+from idtrace.canonical import Json
+from idtrace.errors import InputError, Reason, VerificationError
+from idtrace.identifier import Identifier, require_visible
+from idtrace.signature import Kind, Signed, signed_hash
+
+# Handle caps a relative TTL at two days; a longer one would outlive every recall that has to overtake it.
+TTL_SECONDS_MAX: Final = 172_800
+# 256 digests of ~140 bytes stay well under one body; the products in use hold about 60 values a record.
+VALUES_MAX: Final = 256
+# Metadata strings of the product in use reach 4,000; more belongs in a file whose digest is the value.
+VALUE_BYTES_MAX: Final = 4_096
+VALUE_TYPE_MAX: Final = 128
+VALUE_INDEX_MAX: Final = 2**31 - 1
+SALT_BYTES: Final = 16
+# Year 9999; a body's time is a count of seconds and never text that could mean two instants.
+TIME_MAX: Final = 253_402_300_799
+
+
+class RecordKind(StrEnum):
+    """What a record is about."""
+
+    ITEM = "item"
+    CLASS = "class"
+    BLOCK = "block"
+    TOMBSTONE = "tombstone"
+
+
+class Status(StrEnum):
+    """Whether the thing may be used; ``retired`` belongs to a tombstone and to nothing else."""
+
+    ACTIVE = "active"
+    SUSPENDED = "suspended"
+    RECALLED = "recalled"
+    RETIRED = "retired"
+
+
+class Permission(StrEnum):
+    """Who may read a value."""
+
+    PUBLIC = "public"
+    RESTRICTED = "restricted"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Clear text of one value: index, 16-byte salt, data as the owner gave it."""
+
+    index: int
+    salt: bytes
+    data: bytes
+
+    def digest(self) -> bytes:
+        """SHA-256, 32 bytes, as it stands in the record."""
+        return hashlib.sha256(b"idtrace/value/v1\0" + self.salt + self.data).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ValueDigest:
+    """What a body says of one value."""
+
+    index: int
+    type: str
+    permission: Permission
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecordBody:
+    """A parsed or newly made body. :meth:`payload` of a parsed one gives the parsed bytes again."""
+
+    identifier: Identifier
+    version: int
+    previous: bytes
+    kind: RecordKind
+    status: Status
+    issued_at: int
+    ttl_seconds: int
+    class_id: Identifier | None
+    values: tuple[ValueDigest, ...]
+
+    def payload(self) -> bytes:
+        """Canonical bytes to sign."""
+        values: list[Json] = [
+            {"digest": v.digest.hex(), "index": v.index, "permission": v.permission, "type": v.type}
+            for v in self.values
+        ]
+        return canonical.encode(
+            {
+                "identifier": str(self.identifier),
+                "version": self.version,
+                "previous": self.previous.hex(),
+                "kind": self.kind,
+                "status": self.status,
+                "issued_at": self.issued_at,
+                "ttl_seconds": self.ttl_seconds,
+                "class": str(self.class_id) if self.class_id else "",
+                "values": values,
+            }
+        )
+
+    @classmethod
+    def parse(cls, payload: bytes, *, field: str = "record") -> RecordBody:
+        """Read a body; check its signature first.
+
+        Raises:
+            InputError: naming field and rule.
+        """
+        fields = canonical.decode(payload, field=field)
+        body = cls(
+            identifier=fields.identifier("identifier"),
+            version=fields.integer("version", least=1),
+            previous=fields.digest("previous", optional=True),
+            kind=fields.choice("kind", RecordKind),
+            status=fields.choice("status", Status),
+            issued_at=fields.integer("issued_at", most=TIME_MAX),
+            ttl_seconds=fields.integer("ttl_seconds", most=TTL_SECONDS_MAX),
+            class_id=fields.optional_identifier("class"),
+            values=_value_digests(fields),
+        )
+        fields.end()
+        _check_rules(body, field)
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record as it travels: signed body and the values that the reader may see. Proves nothing until verified."""
+
+    signed: Signed
+    values: tuple[Value, ...]
+
+    @property
+    def hash(self) -> bytes:
+        """Record hash, 32 bytes: what the next version names as ``previous``."""
+        return signed_hash(Kind.RECORD, self.signed.payload)
+
+
+def _value_digests(fields: canonical.Fields) -> tuple[ValueDigest, ...]:
+    digests: list[ValueDigest] = []
+    for item in fields.objects("values", most=VALUES_MAX):
+        index = item.integer("index", least=1, most=VALUE_INDEX_MAX)
+        if digests and index <= digests[-1].index:
+            raise InputError(
+                Reason.VALUE_DUPLICATE, "indexes are unique and stand in ascending order", field=item.path("index")
+            )
+        type_ = item.text("type", most=VALUE_TYPE_MAX)
+        require_visible(type_, what="type", field=item.path("type"))
+        digests.append(ValueDigest(index, type_, item.choice("permission", Permission), item.digest("digest")))
+        item.end()
+    return tuple(digests)
+
+
+def _check_rules(body: RecordBody, field: str) -> None:
+    """Rules between fields: previous goes with version > 1; retired goes with tombstone; a tombstone is empty."""
+    if (body.version == 1) != (body.previous == b""):
+        rule = "version 1 has no previous hash, and every later version has one"
+        raise InputError(Reason.FIELD_MALFORMED, rule, field=f"{field}.previous")
+    if (body.kind is RecordKind.TOMBSTONE) != (body.status is Status.RETIRED):
+        raise InputError(Reason.FIELD_MALFORMED, "a tombstone and no other kind is retired", field=f"{field}.status")
+    if body.kind is RecordKind.TOMBSTONE and (body.version == 1 or body.values):
+        raise InputError(
+            Reason.FIELD_MALFORMED, "a tombstone ends an existing identifier and has no values", field=f"{field}.kind"
+        )
+
+
+def check_values(body: RecordBody, values: Sequence[Value], *, field: str = "record.values") -> tuple[int, ...]:
+    """Check shown values against the signed digests.
+
+    Returns:
+        Indexes of the values that are signed but not shown (withheld), ascending.
+
+    Raises:
+        VerificationError: VALUE_DUPLICATE, VALUE_UNSIGNED (no such index in the body) or VALUE_CHANGED.
+    """
+    signed = {v.index: v for v in body.values}
+    last = 0
+    for value in values:
+        where = f"{field}[{value.index}]"
+        if value.index <= last:
+            raise VerificationError(
+                Reason.VALUE_DUPLICATE, "values are unique and stand in ascending order", field=where
+            )
+        last = value.index
+        digest = signed.pop(value.index, None)
+        if digest is None:
+            raise VerificationError(
+                Reason.VALUE_UNSIGNED, f"value {value.index} is not in the signed record", field=where
+            )
+        if len(value.salt) != SALT_BYTES or value.digest() != digest.digest:
+            raise VerificationError(
+                Reason.VALUE_CHANGED, f"value {value.index} is not the one that was signed", field=where
+            )
+    return tuple(signed)
+
+
+def build_values(
+    entries: Iterable[tuple[str, bytes, Permission]], salts: Iterable[bytes]
+) -> tuple[tuple[ValueDigest, ...], tuple[Value, ...]]:
+    """Number and digest values for a new body: ``(type, data, permission)`` each, with a fresh random salt each.
+
+    Raises:
+        InputError: FIELD_TOO_LARGE or FIELD_MALFORMED, naming the entry.
+    """
+    digests: list[ValueDigest] = []
+    values: list[Value] = []
+    for index, ((type_, data, permission), salt) in enumerate(zip(entries, salts, strict=False), start=1):
+        if len(data) > VALUE_BYTES_MAX:
+            raise InputError(
+                Reason.FIELD_TOO_LARGE, f"a value has at most {VALUE_BYTES_MAX} bytes", field=f"values[{index}]"
+            )
+        value = Value(index, salt, data)
+        values.append(value)
+        digests.append(ValueDigest(index, type_, permission, value.digest()))
+    return tuple(digests), tuple(values)

@@ -1,0 +1,219 @@
+"""Protobuf ⇄ domain: the only core module that knows the schema.
+
+Reading is strict about sizes and presence and changes nothing: payload bytes go through as they came. Messages are
+taken from gRPC as parsed; :func:`bundle_from_bytes` also refuses bytes that do not come out the same when written again
+(unknown fields, other spellings of a length), so that no byte of a bundle file may change unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from idtrace.bundle import BUNDLE_BYTES_MAX, Bundle, Denied, NodeAnswer, Referred, Revoked
+from idtrace.canonical import BODY_BYTES_MAX
+from idtrace.chain import LINKS_MAX
+from idtrace.errors import InputError, Reason
+from idtrace.identifier import Identifier, Prefix
+from idtrace.record import SALT_BYTES, VALUE_BYTES_MAX, VALUE_INDEX_MAX, VALUES_MAX, Record, Value
+from idtrace.signature import SIGNATURES_MAX, Signature, Signed
+from idtrace.v1 import record_pb2 as pb
+
+BUNDLE_FORMAT: Final = 1
+
+
+def signed_to_pb(signed: Signed) -> pb.Signed:
+    """Domain to message."""
+    return pb.Signed(
+        payload_type=signed.payload_type,
+        payload=signed.payload,
+        signatures=[
+            pb.Signature(key_id=s.key_id, algorithm=s.algorithm, signature=s.signature) for s in signed.signatures
+        ],
+    )
+
+
+def signed_from_pb(message: pb.Signed, field: str) -> Signed:
+    """Message to domain.
+
+    Raises:
+        InputError: FIELD_MISSING (no payload) or FIELD_TOO_LARGE.
+    """
+    if not message.payload:
+        raise InputError(Reason.FIELD_MISSING, "there is no payload", field=f"{field}.payload")
+    _at_most(len(message.payload), BODY_BYTES_MAX, "bytes", f"{field}.payload")
+    _at_most(len(message.signatures), SIGNATURES_MAX, "signatures", f"{field}.signatures")
+    signatures = tuple(Signature(s.key_id, s.algorithm, s.signature) for s in message.signatures)
+    return Signed(message.payload_type, message.payload, signatures)
+
+
+def record_to_pb(record: Record) -> pb.Record:
+    """Domain to message."""
+    values = [pb.Value(index=v.index, salt=v.salt, data=v.data) for v in record.values]
+    return pb.Record(signed=signed_to_pb(record.signed), values=values)
+
+
+def record_from_pb(message: pb.Record, field: str = "record") -> Record:
+    """Message to domain.
+
+    Raises:
+        InputError: FIELD_MISSING, FIELD_TOO_LARGE or FIELD_MALFORMED.
+    """
+    _at_most(len(message.values), VALUES_MAX, "values", f"{field}.values")
+    values = []
+    for position, value in enumerate(message.values):
+        where = f"{field}.values[{position}]"
+        if not 0 < value.index <= VALUE_INDEX_MAX:
+            raise InputError(Reason.FIELD_MALFORMED, "an index is within 1 and 2**31 - 1", field=f"{where}.index")
+        if len(value.salt) != SALT_BYTES:
+            raise InputError(Reason.FIELD_MALFORMED, f"a salt has {SALT_BYTES} bytes", field=f"{where}.salt")
+        _at_most(len(value.data), VALUE_BYTES_MAX, "bytes", f"{where}.data")
+        values.append(Value(value.index, value.salt, value.data))
+    return Record(signed_from_pb(message.signed, f"{field}.signed"), tuple(values))
+
+
+def record_to_bytes(record: Record) -> bytes:
+    """The form in which a store keeps a record."""
+    return record_to_pb(record).SerializeToString(deterministic=True)
+
+
+def record_from_bytes(data: bytes) -> Record:
+    """Read what :func:`record_to_bytes` wrote."""
+    return record_from_pb(pb.Record.FromString(data))
+
+
+def signed_to_bytes(signed: Signed) -> bytes:
+    """The form in which a store or a file keeps a signed statement."""
+    return signed_to_pb(signed).SerializeToString(deterministic=True)
+
+
+def signed_from_bytes(data: bytes, field: str = "signed") -> Signed:
+    """Read what :func:`signed_to_bytes` wrote.
+
+    Raises:
+        InputError: FIELD_MALFORMED where the bytes are something else.
+    """
+    try:
+        message = pb.Signed.FromString(data)
+    except DecodeError:
+        raise InputError(Reason.FIELD_MALFORMED, "these are not the bytes of a signed statement", field=field) from None
+    return signed_from_pb(message, field)
+
+
+def delegations_from_pb(messages: Sequence[pb.Signed], field: str = "delegations") -> tuple[Signed, ...]:
+    """Messages to domain, at most nine.
+
+    Raises:
+        InputError: CHAIN_TOO_DEEP, or what :func:`signed_from_pb` raises.
+    """
+    if len(messages) > LINKS_MAX:
+        raise InputError(Reason.CHAIN_TOO_DEEP, f"a chain has at most {LINKS_MAX} links", field=field)
+    return tuple(signed_from_pb(message, f"{field}[{position}]") for position, message in enumerate(messages))
+
+
+def answer_to_pb(answer: NodeAnswer) -> pb.NodeAnswer:
+    """Domain to message."""
+    message = pb.NodeAnswer(delegations=[signed_to_pb(signed) for signed in answer.delegations])
+    match answer.outcome:
+        case Record() as record:
+            message.record.CopyFrom(record_to_pb(record))
+        case Denied(signed):
+            message.denial.signed.CopyFrom(signed_to_pb(signed))
+        case Referred(zone):
+            message.referral.zone = str(zone)
+            message.referral.SetInParent()
+    return message
+
+
+def answer_from_pb(message: pb.NodeAnswer) -> NodeAnswer:
+    """Message to domain.
+
+    Raises:
+        InputError: ANSWER_EMPTY where no outcome is set, or a part's own reason.
+    """
+    delegations = delegations_from_pb(message.delegations, "answer.delegations")
+    match message.WhichOneof("outcome"):
+        case "record":
+            return NodeAnswer(delegations, record_from_pb(message.record, "answer.record"))
+        case "denial":
+            return NodeAnswer(delegations, Denied(signed_from_pb(message.denial.signed, "answer.denial")))
+        case "referral":
+            zone = Prefix.parse_canonical(message.referral.zone, field="answer.referral.zone")
+            return NodeAnswer(delegations, Referred(zone))
+        case _:
+            raise InputError(Reason.ANSWER_EMPTY, "the answer says nothing", field="answer.outcome")
+
+
+def bundle_to_pb(bundle: Bundle) -> pb.Bundle:
+    """Domain to message."""
+    message = pb.Bundle(
+        format=BUNDLE_FORMAT,
+        identifier=str(bundle.identifier),
+        delegations=[signed_to_pb(signed) for signed in bundle.delegations],
+        digest=bundle.digest(),
+    )
+    match bundle.outcome:
+        case Record() as record:
+            message.record.CopyFrom(record_to_pb(record))
+        case Denied(signed):
+            message.denial.signed.CopyFrom(signed_to_pb(signed))
+        case Revoked(zone):
+            message.revocation.zone = str(zone)
+            message.revocation.SetInParent()
+    return message
+
+
+def bundle_from_pb(message: pb.Bundle) -> Bundle:
+    """Message to domain; the digest is checked.
+
+    Raises:
+        InputError: BUNDLE_MALFORMED, BUNDLE_DIGEST, or a part's own reason.
+    """
+    if message.format != BUNDLE_FORMAT:
+        raise InputError(Reason.BUNDLE_MALFORMED, f"the format is not {BUNDLE_FORMAT}", field="bundle.format")
+    identifier = Identifier.parse_canonical(message.identifier, field="bundle.identifier")
+    delegations = delegations_from_pb(message.delegations, "bundle.delegations")
+    outcome: Record | Denied | Revoked
+    match message.WhichOneof("outcome"):
+        case "record":
+            outcome = record_from_pb(message.record, "bundle.record")
+        case "denial":
+            outcome = Denied(signed_from_pb(message.denial.signed, "bundle.denial"))
+        case "revocation":
+            outcome = Revoked(Prefix.parse_canonical(message.revocation.zone, field="bundle.revocation.zone"))
+        case _:
+            raise InputError(Reason.BUNDLE_MALFORMED, "the bundle has no outcome", field="bundle.outcome")
+    bundle = Bundle(identifier, delegations, outcome)
+    if message.digest != bundle.digest():
+        raise InputError(Reason.BUNDLE_DIGEST, "the bundle is torn: its digest differs", field="bundle.digest")
+    return bundle
+
+
+def bundle_to_bytes(bundle: Bundle) -> bytes:
+    """Binary form of a bundle file."""
+    return bundle_to_pb(bundle).SerializeToString(deterministic=True)
+
+
+def bundle_from_bytes(data: bytes) -> Bundle:
+    """Read the binary form, strictly.
+
+    Raises:
+        InputError: BUNDLE_MALFORMED, BUNDLE_DIGEST, or a part's own reason.
+    """
+    if len(data) > BUNDLE_BYTES_MAX:
+        raise InputError(Reason.BUNDLE_MALFORMED, f"a bundle has at most {BUNDLE_BYTES_MAX} bytes", field="bundle")
+    try:
+        message = pb.Bundle.FromString(data)
+    except DecodeError:
+        raise InputError(Reason.BUNDLE_MALFORMED, "these are not the bytes of a bundle", field="bundle") from None
+    bundle = bundle_from_pb(message)
+    if bundle_to_bytes(bundle) != data:
+        raise InputError(Reason.BUNDLE_MALFORMED, "the bundle is not in the form we write", field="bundle")
+    return bundle
+
+
+def _at_most(count: int, most: int, unit: str, field: str) -> None:
+    if count > most:
+        raise InputError(Reason.FIELD_TOO_LARGE, f"{count} {unit} are more than {most}", field=field)
