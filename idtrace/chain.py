@@ -99,10 +99,19 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One verified delegation: as signed, and as parsed."""
+    """One delegation: as signed, and as parsed. In a :class:`TrustedChain` it is verified as well."""
 
     signed: Signed
     delegation: Delegation
+
+    @classmethod
+    def read(cls, signed: Signed) -> Link:
+        """Parse what was verified before, such as a stored delegation.
+
+        Raises:
+            InputError: naming field and rule.
+        """
+        return cls(signed, Delegation.parse(signed.payload))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ Body fields: ``identifier``, ``version`` (from 1, +1 each), ``previous`` (record
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -141,6 +142,21 @@ class RecordBody:
         fields.end()
         _check_rules(body, field)
         return body
+
+
+def peek_identifier(payload: bytes, *, field: str = "record") -> Identifier:
+    """The identifier that a body claims to be about: for finding the zone whose keys decide, and for nothing else.
+
+    Raises:
+        InputError: malformed.
+    """
+    try:
+        text = json.loads(payload)["identifier"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise InputError(Reason.FIELD_MISSING, "the body names no identifier", field=f"{field}.identifier") from None
+    if not isinstance(text, str):
+        raise InputError(Reason.FIELD_MALFORMED, "the identifier is not a string", field=f"{field}.identifier")
+    return Identifier.parse_canonical(text, field=f"{field}.identifier")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,100 @@
+"""The program: its commands, and the one place where their errors become words and exit codes."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from idtrace.cli import delegate, key, node, prefix, register, resolve, scan, update, verify
+from idtrace.cli.exits import MEANINGS, ExitCode, Failure
+from idtrace.cli.output import Output, failure_of
+from idtrace.errors import IdtraceError, InputError, Reason
+
+_EPILOG = "\n\n".join(
+    ["[bold]Exit codes[/bold]"]
+    + [f"[cyan]{code.value:>3}[/cyan]  {meaning}" for code, meaning in MEANINGS.items()]
+    + ["IDTRACE_NODE, IDTRACE_RESOLVER, IDTRACE_ROOT and IDTRACE_KEY stand in for the options of the same name."]
+)
+
+
+class Program(TyperGroup):
+    """The top of the command tree: what its commands raise on purpose ends in a sentence, never in a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command.
+
+        Raises:
+            typer.Exit: with one of :class:`ExitCode`.
+        """
+        ctx.obj = ctx.obj or Output()
+        output: Output = ctx.obj
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except Failure as failure:
+            output.failure(failure)
+            raise typer.Exit(failure.code) from None
+        except IdtraceError as error:
+            failure = failure_of(error)
+            output.failure(failure)
+            raise typer.Exit(failure.code) from None
+        except BrokenPipeError:
+            # The reader (head, less) has gone: nothing is left to say, and the interpreter's own flush must not fail.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(ExitCode.BROKEN_PIPE) from None
+        except (KeyboardInterrupt, typer.Abort):
+            output.note("interrupted")
+            raise typer.Exit(ExitCode.INTERRUPTED) from None
+        except OSError as error:
+            detail = error.strerror or str(error)
+            output.failure(failure_of(InputError(Reason.FIELD_MALFORMED, detail, field=str(error.filename or ""))))
+            raise typer.Exit(ExitCode.USAGE) from None
+        return result
+
+
+app = typer.Typer(
+    name="idtrace",
+    cls=Program,
+    help="Register, resolve and verify identifiers through a tree of nodes that nobody has to trust.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"idtrace {importlib.metadata.version('idtrace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def begin(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Register, resolve and verify identifiers through a tree of nodes that nobody has to trust."""
+    del version
+    ctx.obj = ctx.obj or Output()
+
+
+
+
+app.add_typer(key.app, name="key")
+app.add_typer(prefix.app, name="prefix")
+app.command()(delegate.delegate)
+app.command()(register.register)
+app.command()(update.update)
+app.command()(update.retire)
+app.command()(resolve.resolve)
+app.command()(scan.scan)
+app.command()(verify.verify)
+app.add_typer(node.app, name="node")

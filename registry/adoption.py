@@ -1,0 +1,103 @@
+"""How a node learns of its own zones: it asks its parents' node for the chain, verifies it from the root, and keeps it.
+
+Asked at start until every zone is there, and then every ``refresh_seconds``, so that a renewed delegation (new keys, a
+later expiry) arrives without anybody touching this node. A version lower than the one held is refused (rollback).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import grpc
+import grpc.aio
+import structlog
+
+from idtrace import wire
+from idtrace.chain import Context, TrustedChain
+from idtrace.delegation import Delegation
+from idtrace.errors import IdtraceError, Reason, VerificationError
+from idtrace.identifier import Prefix
+from idtrace.signature import Signed
+from idtrace.v1 import delegation_pb2, delegation_pb2_grpc
+from registry.authority import Authority, verified
+from registry.storage import Storage
+
+log = structlog.get_logger(__name__)
+
+CALL_SECONDS: Final = 3.0
+# A new zone waits for its parent's administrator: often at first, then patiently.
+RETRY_SECONDS_FIRST: Final = 0.1
+RETRY_SECONDS_MAX: Final = 5.0
+# Nine delegations of a few KiB each.
+CHAIN_BYTES_MAX: Final = 262_144
+
+
+class Adoption:
+    """Keeps the chains of ``authority.wanted`` current."""
+
+    def __init__(
+        self, storage: Storage, authority: Authority, parents: Sequence[str], clock: Callable[[], int]
+    ) -> None:
+        self._storage = storage
+        self._authority = authority
+        self._parents = parents
+        self._clock = clock
+
+    async def run(self, refresh_seconds: float) -> None:
+        """Ask for ever; a parent that does not answer costs freshness and nothing else."""
+        retry = RETRY_SECONDS_FIRST
+        while True:
+            for zone in sorted(self._authority.wanted):
+                if not zone.is_root:
+                    await self._refresh(zone)
+            missing = [zone for zone in self._authority.wanted if zone not in self._authority.own]
+            await asyncio.sleep(retry if missing else refresh_seconds)
+            retry = min(retry * 1.5, RETRY_SECONDS_MAX)
+
+    async def _refresh(self, zone: Prefix) -> None:
+        for parent in self._parents:
+            try:
+                links = await self._ask(parent, zone)
+                if links is not None and adopt(self._authority, zone, links, self._clock()):
+                    stored = [wire.signed_to_bytes(link) for link in links]
+                    await asyncio.to_thread(self._storage.put_chain, str(zone), stored)
+                    log.info("zone adopted", zone=str(zone), links=len(links))
+            except grpc.aio.AioRpcError as error:
+                log.debug("parent does not answer", parent=parent, zone=str(zone), code=error.code().name)
+            except IdtraceError as error:
+                log.warning("parent's answer refused", parent=parent, zone=str(zone), reason=str(error.reason))
+            else:
+                return
+
+    async def _ask(self, parent: str, zone: Prefix) -> tuple[Signed, ...] | None:
+        """The chain that ends at the zone; None where the parent has not delegated it (yet)."""
+        options = (("grpc.max_receive_message_length", CHAIN_BYTES_MAX),)
+        async with grpc.aio.insecure_channel(parent, options=options) as channel:
+            stub = delegation_pb2_grpc.DelegationServiceStub(channel)
+            request = delegation_pb2.DelegationServiceGetRequest(prefix=str(zone))
+            response = await stub.Get(request, timeout=CALL_SECONDS)
+        links = wire.delegations_from_pb(response.chain)
+        if not links or Delegation.parse(links[-1].payload).child != zone:
+            return None
+        return links
+
+
+def adopt(authority: Authority, zone: Prefix, links: tuple[Signed, ...], now: int) -> bool:
+    """Verify a chain for an own zone and take it over if it is news.
+
+    Raises:
+        VerificationError: a broken link, another zone's chain, or a version lower than the one held.
+    """
+    held = authority.own.get(zone, ())
+    if tuple(link.signed for link in held) == links:
+        return False
+    chain: TrustedChain = verified(authority.anchor, links, Context.at(now))
+    chain.in_force(now)
+    if chain.zone != zone:
+        raise VerificationError(Reason.REFERRAL_SIDEWAYS, f"the chain ends at {chain.zone}", field="chain")
+    if held and chain.delegation.version < held[-1].delegation.version:
+        raise VerificationError(Reason.DELEGATION_ROLLED_BACK, "a newer version is held already", field="chain")
+    authority.adopt(zone, chain.links)
+    return True

@@ -1,0 +1,192 @@
+"""Prefixes under this node's zones: applications, reviews and delegations, kept durable and in memory alike.
+
+Everything here is rare (a prefix is reviewed once and rotated a few times a year), so moves happen one at a time under
+one lock: read the current state, decide with the pure rules, store, and only then change the :class:`Authority`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from idtrace import wire
+from idtrace.chain import CHECKS_MAX, Context, Link
+from idtrace.delegation import Delegation, Role
+from idtrace.errors import OutcomeUnknownError, Reason, RefusedError, VerificationError
+from idtrace.identifier import ROOT, Prefix
+from idtrace.signature import CheckBudget, Kind, Signed, verify
+from idtrace.statements import Application, Command, PrefixStatus, check_enrolment
+from registry.admission import repeated
+from registry.authority import Authority, Child
+from registry.delegating import Step, check_delegation, delegation_hash
+from registry.intake import check_key
+from registry.review import check_application, check_command_time, check_move
+from registry.storage import Grant, Outcome, Storage
+
+# An applicant proves one key or a few; the rest can follow with a rotation.
+APPLICATION_KEYS_MAX: Final = 8
+
+
+class Grants:
+    """The parent's side of a prefix's life. Owned by the event loop's thread."""
+
+    def __init__(self, storage: Storage, authority: Authority, clock: Callable[[], int]) -> None:
+        self._storage = storage
+        self._authority = authority
+        self._clock = clock
+        self._one_at_a_time = asyncio.Lock()
+        self._grants: dict[Prefix, Grant] = {}
+
+    def load(self) -> None:
+        """Take over what the store holds; it was checked before it was stored."""
+        for zone, links in self._storage.chains().items():
+            if Prefix.parse(zone) in self._authority.wanted:
+                self._authority.adopt(Prefix.parse(zone), tuple(Link.read(wire.signed_from_bytes(x)) for x in links))
+        for grant in self._storage.grants():
+            self._take_over(grant)
+
+    def _take_over(self, grant: Grant) -> None:
+        self._grants[Prefix.parse(grant.prefix)] = grant
+        if grant.delegation:
+            link = Link.read(wire.signed_from_bytes(grant.delegation))
+            self._authority.hand_out(Child(link, PrefixStatus(grant.status)))
+
+    def grant(self, prefix: Prefix) -> Grant | None:
+        """Where a prefix stands; None where nobody has applied."""
+        return self._grants.get(prefix)
+
+    def status(self, prefix: Prefix) -> PrefixStatus | None:
+        """Review status of a prefix."""
+        grant = self._grants.get(prefix)
+        return PrefixStatus(grant.status) if grant else None
+
+    async def apply(self, key: str, application: Signed, enrolments: Sequence[Signed]) -> Grant:
+        """File an application.
+
+        Raises:
+            InputError, VerificationError: malformed, or not signed by a key that it enrols.
+            RefusedError: NOT_AUTHORITATIVE, ZONE_DELEGATED or PREFIX_STATUS_TRANSITION.
+        """
+        check_key(key)
+        budget = CheckBudget(CHECKS_MAX)
+        enrolled = [
+            check_enrolment(signed, budget=budget, field=f"enrolments[{n}]")
+            for n, signed in enumerate(enrolments[:APPLICATION_KEYS_MAX])
+        ]
+        keys = {e.key.key_id: e.key for e in enrolled}
+        verify(application, Kind.APPLICATION, keys, budget=budget, field="application")
+        body = Application.parse(application.payload)
+        if any(e.zone != body.prefix for e in enrolled):
+            raise VerificationError(
+                Reason.PROOF_OF_POSSESSION, "an enrolment is for another prefix", field="enrolments"
+            )
+        parent = self._parent_zone(body.prefix)
+        filed = Grant(
+            prefix=str(body.prefix),
+            status=PrefixStatus.APPLIED,
+            hosted=body.hosted,
+            comment="",
+            changed_at=self._clock(),
+            application=wire.signed_to_bytes(application),
+            enrolments=tuple(wire.signed_to_bytes(signed) for signed in enrolments),
+        )
+        async with self._one_at_a_time:
+            current = self.grant(body.prefix)
+            request = hashlib.sha256(b"apply\0" + application.payload).digest()
+            if self._seen(parent, key, request):
+                return self._grants[body.prefix]
+            check_application(self.status(body.prefix))
+            if current is not None:
+                filed = replace(filed, version=current.version, delegation=current.delegation)
+            await self._store(filed, current, (str(parent), key), request)
+            return filed
+
+    async def move(self, key: str, command: Signed) -> Grant:
+        """Carry out an administrator's signed command.
+
+        Raises:
+            InputError, VerificationError: malformed, or not signed by a zone key of the parent.
+            RefusedError: COMMAND_STALE, NOT_AUTHORITATIVE, PREFIX_UNKNOWN or PREFIX_STATUS_TRANSITION.
+        """
+        check_key(key)
+        now = self._clock()
+        parent = self._parent_zone(Command.parse(command.payload).prefix)
+        context = Context.at(now)
+        chain = self._authority.trusted(parent, context)
+        keys = chain.delegation.keys_for(Role.ZONE)
+        verify(command, Kind.COMMAND, keys, budget=CheckBudget(CHECKS_MAX), field="command")
+        body = Command.parse(command.payload)
+        async with self._one_at_a_time:
+            current = self.grant(body.prefix)
+            request = hashlib.sha256(b"move\0" + command.payload).digest()
+            if current is not None and self._seen(parent, key, request):
+                return current
+            check_command_time(body.issued_at, now)
+            check_move(self.status(body.prefix), body.status)
+            assert current is not None, "check_move refuses an unknown prefix"
+            moved = replace(current, status=body.status, comment=body.comment, changed_at=now)
+            await self._store(moved, current, (str(parent), key), request)
+            return moved
+
+    async def delegate(self, step: Step, key: str, signed: Signed, enrolments: Sequence[Signed]) -> bytes:
+        """Hand out, replace or take back a zone; returns the delegation's hash, 32 bytes.
+
+        Raises:
+            InputError, VerificationError, RefusedError: see :func:`registry.delegating.check_delegation`.
+        """
+        check_key(key)
+        now = self._clock()
+        claimed = Delegation.parse(signed.payload)
+        async with self._one_at_a_time:
+            request = hashlib.sha256(step.encode() + b"\0" + signed.payload).digest()
+            if not claimed.child.is_root and self._seen(claimed.parent, key, request):
+                return delegation_hash(signed)
+            delegation = check_delegation(
+                signed,
+                enrolments,
+                step=step,
+                authority=self._authority,
+                status=self.status(claimed.child),
+                occupied=self._storage.any_within(str(claimed.child)),
+                context=Context.at(now),
+            )
+            if delegation.child.is_root:
+                await asyncio.to_thread(self._storage.put_chain, "", [wire.signed_to_bytes(signed)])
+                self._authority.adopt(ROOT, (Link(signed, delegation),))
+                return delegation_hash(signed)
+            current = self.grant(delegation.child)
+            blank = Grant(str(delegation.child), PrefixStatus.ENABLED, delegation.hosted, "", now)
+            grant = replace(
+                current or blank,
+                hosted=delegation.hosted,
+                version=delegation.version,
+                delegation=wire.signed_to_bytes(signed),
+                changed_at=now,
+            )
+            await self._store(grant, current, (str(delegation.parent), key), request)
+            return delegation_hash(signed)
+
+    def _parent_zone(self, prefix: Prefix) -> Prefix:
+        """The zone of this node that a prefix would hang below."""
+        zone = self._authority.zone_of(Prefix(prefix.labels[:-1])) if prefix.labels else None
+        if zone is None or not self._authority.serves(zone) or prefix in self._authority.own:
+            detail = f"this node hands out no prefix '{prefix}'"
+            raise RefusedError(Reason.NOT_AUTHORITATIVE, detail, field="prefix")
+        return zone
+
+    def _seen(self, parent: Prefix, key: str, request: bytes) -> bool:
+        known = self._storage.earlier(str(parent), [key]).get(key)
+        return known is not None and repeated(request, known) is not None
+
+    async def _store(self, grant: Grant, current: Grant | None, key: tuple[str, str], request: bytes) -> None:
+        try:
+            outcome = await asyncio.to_thread(self._storage.put_grant, grant, current, key, request)
+        except Exception as error:
+            detail = f"the change may or may not be durable ({type(error).__name__}); repeat it with the same key"
+            raise OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, detail) from error
+        if outcome is not Outcome.COMMITTED:
+            raise RefusedError(Reason.WRITE_CONFLICT, "another change of this prefix came first", field="prefix")
+        self._take_over(grant)

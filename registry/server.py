@@ -1,0 +1,69 @@
+"""Builds a registry node and runs it; nothing else. The only file that knows which store is in use."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+import grpc.aio
+
+from idtrace.chain import Anchor
+from idtrace.serving.edge import serve
+from idtrace.serving.keyfile import load_public_keys, load_signer
+from idtrace.v1 import delegation_pb2_grpc, registry_pb2_grpc
+from registry.adoption import Adoption
+from registry.authority import Authority
+from registry.config import RegistryConfig
+from registry.grants import Grants
+from registry.sequencer import Sequencer
+from registry.service import DelegationService, RegistryService
+from registry.storage_sqlite import SqliteStorage
+
+SERVICES: Final = ("idtrace.v1.RegistryService", "idtrace.v1.DelegationService")
+
+
+def wall_clock() -> int:
+    """Seconds since the Unix epoch."""
+    return int(time.time())
+
+
+async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None = None, stop: asyncio.Event) -> None:
+    """Run a node until ``stop`` is set.
+
+    Raises:
+        InputError: a key file or the address cannot be used; the field says which.
+    """
+    passphrase = os.environ.get(config.passphrase_env, "").encode() or None
+    signer = load_signer(config.node_key, passphrase)
+    anchor = Anchor.of(*load_public_keys(config.root_key))
+    config.data.mkdir(parents=True, exist_ok=True)
+    storage = SqliteStorage(config.data / "registry.sqlite3")
+    authority = Authority(anchor, config.zones)
+    grants = Grants(storage, authority, wall_clock)
+    grants.load()
+    sequencer = Sequencer(storage, signer, wall_clock)
+    registry = RegistryService(
+        storage=storage, authority=authority, sequencer=sequencer, grants=grants, signer=signer, clock=wall_clock
+    )
+
+    def add_services(server: grpc.aio.Server) -> None:
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
+        delegation_pb2_grpc.add_DelegationServiceServicer_to_server(DelegationService(authority, grants), server)
+
+    committing = asyncio.create_task(sequencer.run(), name="sequencer")
+    adopting = asyncio.create_task(
+        Adoption(storage, authority, config.parents, wall_clock).run(config.refresh_seconds), name="adoption"
+    )
+    try:
+        await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
+    finally:
+        adopting.cancel()
+        with suppress(asyncio.CancelledError):
+            await adopting
+        sequencer.close()
+        await committing
+        storage.close()

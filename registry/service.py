@@ -1,0 +1,254 @@
+"""The gRPC edge of a registry: parse, check, propose, answer; typed errors become statuses in the edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from idtrace import wire
+from idtrace.bundle import Denied, NodeAnswer, Referred
+from idtrace.canonical import INTEGER_MAX
+from idtrace.errors import IdtraceError, InputError, Reason, RefusedError
+from idtrace.identifier import Identifier, Prefix
+from idtrace.record import Permission, Record, RecordBody
+from idtrace.serving.errors import item_error
+from idtrace.signature import Kind, Signed, Signer, sign
+from idtrace.statements import DENIAL_SECONDS_MAX, Denial, DenialReason, PrefixStatus
+from idtrace.v1 import delegation_pb2, registry_pb2, registry_pb2_grpc
+from idtrace.v1 import record_pb2 as pb
+from idtrace.v1.delegation_pb2_grpc import DelegationServiceServicer
+from registry.admission import Intent, Proposal
+from registry.authority import Authority
+from registry.delegating import ENROLMENTS_MAX, Step
+from registry.grants import APPLICATION_KEYS_MAX, Grants
+from registry.intake import take
+from registry.sequencer import BATCH_MAX, Result, Sequencer
+from registry.storage import Grant, Storage
+
+# Signatures are checked this many at a time between looks at the loop, so a batch delays a reader by ~4 ms at most.
+CHECKED_AT_ONCE: Final = 16
+_RESTRICTED: Final = b'"permission":"restricted"'
+
+Context = Any  # grpc.aio.ServicerContext is generic in types that the generated base class leaves open
+
+
+class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
+    """Registrations, answers and prefix reviews."""
+
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        authority: Authority,
+        sequencer: Sequencer,
+        grants: Grants,
+        signer: Signer,
+        clock: Callable[[], int],
+    ) -> None:
+        self._storage = storage
+        self._authority = authority
+        self._sequencer = sequencer
+        self._grants = grants
+        self._signer = signer
+        self._clock = clock
+
+    async def Register(self, request: registry_pb2.RegisterRequest, context: Context) -> registry_pb2.RegisterResponse:
+        """Register version 1 of an identifier."""
+        return registry_pb2.RegisterResponse(receipt=await self._write(Intent.REGISTER, request))
+
+    async def Update(self, request: registry_pb2.UpdateRequest, context: Context) -> registry_pb2.UpdateResponse:
+        """Add the next version of an identifier."""
+        return registry_pb2.UpdateResponse(receipt=await self._write(Intent.UPDATE, request))
+
+    async def Retire(self, request: registry_pb2.RetireRequest, context: Context) -> registry_pb2.RetireResponse:
+        """End an identifier."""
+        return registry_pb2.RetireResponse(receipt=await self._write(Intent.RETIRE, request))
+
+    async def RegisterBatch(
+        self, request: registry_pb2.RegisterBatchRequest, context: Context
+    ) -> registry_pb2.RegisterBatchResponse:
+        """Register up to 2,000 records; each succeeds or fails alone."""
+        items = request.items
+        if not 0 < len(items) <= BATCH_MAX:
+            detail = f"a batch has 1 to {BATCH_MAX} items, this one {len(items)}"
+            raise InputError(Reason.BATCH_TOO_LARGE, detail, field="items")
+        taken: list[Proposal | IdtraceError] = []
+        for position, item in enumerate(items):
+            taken.append(self._take(Intent.REGISTER, item))
+            if position % CHECKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        receipts = iter(await self._sequencer.submit([t for t in taken if isinstance(t, Proposal)]))
+        results = [next(receipts) if isinstance(t, Proposal) else t for t in taken]
+        return registry_pb2.RegisterBatchResponse(results=[_batch_result(result) for result in results])
+
+    async def _write(self, intent: Intent, request: _Write) -> pb.Receipt:
+        taken = self._take(intent, request)
+        if isinstance(taken, IdtraceError):
+            raise taken
+        (result,) = await self._sequencer.submit([taken])
+        if isinstance(result, IdtraceError):
+            raise result
+        return pb.Receipt(signed=pb.Signed.FromString(result))
+
+    def _take(self, intent: Intent, request: _Write) -> Proposal | IdtraceError:
+        try:
+            return take(
+                intent,
+                request.idempotency_key,
+                wire.record_from_pb(request.record),
+                request=request.record.SerializeToString(deterministic=True),
+                authority=self._authority,
+                now=self._clock(),
+            )
+        except IdtraceError as error:
+            return error
+
+    async def Get(
+        self, request: registry_pb2.RegistryServiceGetRequest, context: Context
+    ) -> registry_pb2.RegistryServiceGetResponse:
+        """Answer one question: a record, a denial or a referral."""
+        identifier = Identifier.parse_canonical(request.identifier)
+        known = Prefix.parse_canonical(request.known_zone) if request.HasField("known_zone") else None
+        if request.version > INTEGER_MAX:
+            raise InputError(Reason.FIELD_MALFORMED, "there is no such version", field="version")
+        zone = self._authority.zone_of(identifier.prefix)
+        if zone is None:
+            detail = f"this node knows nothing of {identifier.prefix}"
+            raise RefusedError(Reason.NOT_AUTHORITATIVE, detail, field="identifier")
+        answer = self._answer(identifier, request.version, zone, known)
+        return registry_pb2.RegistryServiceGetResponse(answer=answer)
+
+    def _answer(self, identifier: Identifier, version: int, zone: Prefix, known: Prefix | None) -> pb.NodeAnswer:
+        child = self._authority.children.get(zone)
+        if child is not None and child.status is PrefixStatus.DISABLED:
+            parent = child.delegation.parent
+            denial = self._deny(identifier, parent, DenialReason.PREFIX_DISABLED)
+            return wire.answer_to_pb(NodeAnswer(self._authority.below(parent, known), Denied(denial)))
+        links = self._authority.below(zone, known)
+        if not self._authority.serves(zone):
+            return wire.answer_to_pb(NodeAnswer(links, Referred(zone)))
+        stored = self._storage.record(str(identifier), version)
+        if stored is None:
+            denial = self._deny(identifier, zone, DenialReason.IDENTIFIER_ABSENT)
+            return wire.answer_to_pb(NodeAnswer(links, Denied(denial)))
+        if _RESTRICTED in stored:
+            return wire.answer_to_pb(NodeAnswer(links, public_part(wire.record_from_bytes(stored))))
+        message = pb.NodeAnswer(delegations=[wire.signed_to_pb(signed) for signed in links])
+        message.record.MergeFromString(stored)
+        return message
+
+    def _deny(self, identifier: Identifier, zone: Prefix, reason: DenialReason) -> Signed:
+        now = self._clock()
+        return sign(
+            Kind.DENIAL, Denial(identifier, zone, reason, now, now + DENIAL_SECONDS_MAX).payload(), self._signer
+        )
+
+    async def ApplyPrefix(
+        self, request: registry_pb2.ApplyPrefixRequest, context: Context
+    ) -> registry_pb2.ApplyPrefixResponse:
+        """File an application for a prefix."""
+        enrolments = _signed_list(request.enrolments, APPLICATION_KEYS_MAX, "enrolments")
+        application = wire.signed_from_pb(request.application, "application")
+        grant = await self._grants.apply(request.idempotency_key, application, enrolments)
+        return registry_pb2.ApplyPrefixResponse(status=_status_pb(grant.prefix, grant))
+
+    async def GetPrefixStatus(
+        self, request: registry_pb2.GetPrefixStatusRequest, context: Context
+    ) -> registry_pb2.GetPrefixStatusResponse:
+        """Tell how far a prefix has come."""
+        prefix = Prefix.parse_canonical(request.prefix)
+        grant = self._grants.grant(prefix)
+        response = registry_pb2.GetPrefixStatusResponse(status=_status_pb(str(prefix), grant))
+        if grant is not None:
+            response.enrolments.extend(pb.Signed.FromString(signed) for signed in grant.enrolments)
+            if grant.application:
+                response.application.MergeFromString(grant.application)
+        return response
+
+    async def SetPrefixStatus(
+        self, request: registry_pb2.SetPrefixStatusRequest, context: Context
+    ) -> registry_pb2.SetPrefixStatusResponse:
+        """Move a prefix by an administrator's signed command."""
+        command = wire.signed_from_pb(request.command, "command")
+        grant = await self._grants.move(request.idempotency_key, command)
+        return registry_pb2.SetPrefixStatusResponse(status=_status_pb(grant.prefix, grant))
+
+
+class DelegationService(DelegationServiceServicer):
+    """Delegations that this node's zones hand out, and its own."""
+
+    def __init__(self, authority: Authority, grants: Grants) -> None:
+        self._authority = authority
+        self._grants = grants
+
+    async def Delegate(
+        self, request: delegation_pb2.DelegateRequest, context: Context
+    ) -> delegation_pb2.DelegateResponse:
+        """Hand out a zone for the first time."""
+        return delegation_pb2.DelegateResponse(delegation_hash=await self._hand_out(Step.DELEGATE, request))
+
+    async def Rotate(self, request: delegation_pb2.RotateRequest, context: Context) -> delegation_pb2.RotateResponse:
+        """Replace a delegation."""
+        return delegation_pb2.RotateResponse(delegation_hash=await self._hand_out(Step.ROTATE, request))
+
+    async def Revoke(self, request: delegation_pb2.RevokeRequest, context: Context) -> delegation_pb2.RevokeResponse:
+        """Take a zone back."""
+        signed = wire.signed_from_pb(request.delegation, "delegation")
+        hashed = await self._grants.delegate(Step.REVOKE, request.idempotency_key, signed, ())
+        return delegation_pb2.RevokeResponse(delegation_hash=hashed)
+
+    async def _hand_out(
+        self, step: Step, request: delegation_pb2.DelegateRequest | delegation_pb2.RotateRequest
+    ) -> bytes:
+        enrolments = _signed_list(request.enrolments, ENROLMENTS_MAX, "enrolments")
+        signed = wire.signed_from_pb(request.delegation, "delegation")
+        return await self._grants.delegate(step, request.idempotency_key, signed, enrolments)
+
+    async def Get(
+        self, request: delegation_pb2.DelegationServiceGetRequest, context: Context
+    ) -> delegation_pb2.DelegationServiceGetResponse:
+        """Give the chain down to a zone, as far as it is delegated."""
+        prefix = Prefix.parse_canonical(request.prefix)
+        zone = self._authority.zone_of(prefix)
+        links = self._authority.chain_of(zone) if zone is not None else ()
+        return delegation_pb2.DelegationServiceGetResponse(
+            chain=[wire.signed_to_pb(link.signed) for link in links],
+            status=_status_pb(str(prefix), self._grants.grant(prefix)),
+        )
+
+
+_Write = registry_pb2.RegisterRequest | registry_pb2.UpdateRequest | registry_pb2.RetireRequest
+
+
+def public_part(record: Record) -> Record:
+    """The record without the values that not everybody may read; the rest still verifies."""
+    body = RecordBody.parse(record.signed.payload)
+    public = {digest.index for digest in body.values if digest.permission is Permission.PUBLIC}
+    return Record(record.signed, tuple(value for value in record.values if value.index in public))
+
+
+def _batch_result(result: Result) -> registry_pb2.RegisterBatchResult:
+    if isinstance(result, IdtraceError):
+        code, reason, field, detail = item_error(result)
+        error = registry_pb2.ItemError(code=code, reason=reason, field=field, detail=detail)
+        return registry_pb2.RegisterBatchResult(error=error)
+    return registry_pb2.RegisterBatchResult(receipt=pb.Receipt(signed=pb.Signed.FromString(result)))
+
+
+def _signed_list(messages: Sequence[pb.Signed], most: int, field: str) -> list[Signed]:
+    if len(messages) > most:
+        raise InputError(Reason.FIELD_TOO_LARGE, f"more than {most}", field=field)
+    return [wire.signed_from_pb(message, f"{field}[{n}]") for n, message in enumerate(messages)]
+
+
+def _status_pb(prefix: str, grant: Grant | None) -> registry_pb2.PrefixStatus:
+    if grant is None:
+        return registry_pb2.PrefixStatus(prefix=prefix)
+    return registry_pb2.PrefixStatus(
+        prefix=prefix,
+        status=grant.status,
+        hosted=grant.hosted,
+        comment=grant.comment,
+        changed_at=grant.changed_at,
+    )

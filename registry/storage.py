@@ -1,0 +1,139 @@
+"""What a store promises to a registry; every adapter is held to it by one suite of tests.
+
+1. **Durable.** What :meth:`Storage.commit` reports as COMMITTED survives a kill of the process and a loss of power.
+2. **Whole.** A write is there with all its parts (version, head, idempotency key, claims) or with none of them.
+3. **One winner.** For one identifier and version, one unique claim, or one idempotency key there is at most one
+   COMMITTED write, whatever runs at the same time, in this process or in another.
+4. **Alone.** A write that loses is reported and leaves the others of its batch as they are.
+5. **Unknown is said.** If commit raises, the outcome of the whole batch is unknown: reopen, and let the callers ask
+   again with their idempotency keys.
+6. **Append-only.** A stored version, receipt or claim never changes and never goes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Protocol
+
+from idtrace.record import RecordKind, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Latest version of an identifier: number, record hash, and what admission has to know of it."""
+
+    version: int
+    record_hash: bytes
+    kind: RecordKind
+    status: Status
+    issued_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What was answered to an idempotency key: hash of the request (32 bytes) and the receipt's bytes."""
+
+    request_hash: bytes
+    receipt: bytes
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Claim:
+    """A value that is unique in a class: class identifier, field name, SHA-256 of the data."""
+
+    class_id: str
+    field: str
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One record version to commit. ``expected`` is the version that has to be the head (0: none)."""
+
+    identifier: str
+    expected: int
+    head: Head
+    record: bytes
+    zone: str
+    idempotency_key: str
+    request_hash: bytes
+    receipt: bytes
+    claims: tuple[Claim, ...] = ()
+
+
+class Outcome(Enum):
+    """What became of one write."""
+
+    COMMITTED = auto()
+    CONFLICT = auto()  # the head is not the expected one
+    KEY_USED = auto()  # the idempotency key is there already
+    CLAIMED = auto()  # a claim belongs to another identifier
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Where a child prefix stands at its parent's node: review, delegation (b"" for none yet), and papers filed."""
+
+    prefix: str
+    status: str
+    hosted: bool
+    comment: str
+    changed_at: int
+    version: int = 0
+    delegation: bytes = b""
+    application: bytes = b""
+    enrolments: tuple[bytes, ...] = ()
+
+
+class Storage(Protocol):
+    """A registry's store. Reads may run beside one commit; commits come one at a time from the sequencer."""
+
+    def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
+        """Latest version of each identifier that has one."""
+        ...
+
+    def record(self, identifier: str, version: int = 0) -> bytes | None:
+        """Bytes of a version, or of the latest for 0."""
+        ...
+
+    def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
+        """What was answered to each key that was used in the zone."""
+        ...
+
+    def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
+        """Identifier that holds each claim that is taken."""
+        ...
+
+    def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+        """Commit a batch; one outcome a write, in order. Raises the engine's error where the outcome is unknown."""
+        ...
+
+    def any_within(self, prefix: str) -> bool:
+        """Whether an identifier of this prefix, or of one below it, is registered."""
+        ...
+
+    def grants(self) -> list[Grant]:
+        """All prefixes that were applied for or delegated."""
+        ...
+
+    def put_grant(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
+        """Insert or replace a grant durably if it still is the expected one; ``key`` is (zone, idempotency key)."""
+        ...
+
+    def chains(self) -> dict[str, tuple[bytes, ...]]:
+        """The node's own zones, each with its delegations as signed, root first."""
+        ...
+
+    def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+        """Replace the chain of one of the node's own zones, durably."""
+        ...
+
+    def reopen(self) -> None:
+        """Start over after commit has raised."""
+        ...
+
+    def close(self) -> None:
+        """Release the engine."""
+        ...

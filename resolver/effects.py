@@ -1,0 +1,124 @@
+"""What goes into a referral walk and what comes out of it: limits, effects, events.
+
+The walk (``resolver/walk.py``) emits one effect at a time and is told its outcome as one event. Two clocks, always by
+name: ``now`` is the wall clock in whole seconds and decides about signed times; ``now_ms`` is monotonic and decides
+about budgets and ages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from idtrace.bundle import NodeAnswer
+from idtrace.chain import CHECKS_MAX, TrustedChain, VerifiedRecord
+from idtrace.errors import Reason
+from idtrace.identifier import LABELS_MAX, Identifier, Prefix
+from resolver.resolution import Resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one question may cost, and how long its answer may be kept. One object a node; a walk never resets any."""
+
+    # The tree in use is three deep; eight is the grammar's own limit, and a lower one here is a stricter policy.
+    depth: int = LABELS_MAX
+    # A cold walk of depth 8 with one dead endpoint a level and one restart needs 27; Knot and Unbound allow 100 to 200.
+    upstream_calls: int = 32
+    # A person with a scanner in the hand scans again after three seconds.
+    question_ms: int = 3_000
+    # A third of the question, so that one silent endpoint leaves time for its sibling and for the rest of the way.
+    call_ms: int = 1_000
+    # KeyTrap (CVE-2023-50387): verification is what a small answer can make expensive.
+    signature_checks: int = CHECKS_MAX
+    # NXNSAttack (CVE-2020-8616): of the four endpoints that a referral may name, two are tried.
+    endpoints_tried: int = 2
+    # Without a word from the registry this is how long a recall waits at worst; records may ask for less.
+    answer_seconds: int = 300
+    # How long a verified delegation is used without asking its parent again: what a revocation waits at worst.
+    chain_seconds: int = 300
+    # A failure under a cached chain younger than this is no rotation: a liar or a dead zone that is asked for random
+    # names would otherwise send every question back to the root.
+    restart_age_ms: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """A verified chain and when (monotonic, ms) the first of its links was heard from its parent."""
+
+    chain: TrustedChain
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCache:
+    """Effect: look for an answer to the identifier and for the deepest verified chain of these zones, deepest first."""
+
+    identifier: Identifier
+    zones: tuple[Prefix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Effect: ask the node at ``endpoint``; ``zone_known`` is the deepest zone verified so far, None for none at all."""
+
+    endpoint: str
+    zone_known: Prefix | None
+    identifier: Identifier
+    timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Effect: the question is answered; remember what was verified on the way, whatever the verdict."""
+
+    resolution: Resolution
+    learned: tuple[Learned, ...] = ()
+    record: VerifiedRecord | None = None
+
+
+Effect = ReadCache | Ask | Done
+
+
+class FailureKind(StrEnum):
+    """Why a node gave no answer."""
+
+    UNAVAILABLE = "unavailable"  # no connection, or it broke
+    TIMEOUT = "timeout"
+    BUSY = "busy"  # the node is at one of its limits
+    REFUSED = "refused"  # the node says, unsigned, that it does not answer for this
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRead:
+    """Event: what the cache had."""
+
+    answer: Resolution | None
+    chain: Learned | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Event: the node answered; nothing of it is believed yet."""
+
+    answer: NodeAnswer
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """Event: the node answered with something that is no answer."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Event: the node did not answer."""
+
+    kind: FailureKind
+    detail: str
+
+
+Reply = Answered | Malformed | Failed
+Event = CacheRead | Reply

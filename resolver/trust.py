@@ -1,0 +1,215 @@
+"""What this resolver has verified and remembers: chains to start from, and floors that no older truth may undercut.
+
+Only verified things get in: :class:`TrustedChain` objects (which exist only verified) and :class:`VerifiedRecord`
+objects, both through :meth:`TrustStore.accept`. Everything is bounded and evicted least recently used first; what an
+eviction costs stands beside each bound. All is lost with the process: a restarted resolver believes the first signed
+version that it meets.
+
+A floor is the highest version of a zone's delegation or of a record that was verified, with its hash. It also
+remembers who signed it: a stolen key could sign version 2**53 - 1 and lock the true owner out for ever (the fast-forward
+attack of TUF §5.3.11). So once a zone's new delegation names none of the keys that signed a floor, the floor is void:
+what those keys signed proves nothing any more, and could not be replayed either.
+
+A cached chain is used for ``chain_seconds`` after its oldest link was heard from that link's parent. A chain learned
+on top of a cached one inherits that age, so a child that is asked again and again never prolongs its own delegation
+(ghost domains: Jiang et al. 2012, Unbound CVE-2026-40622).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from idtrace.bundle import Verdict
+from idtrace.chain import Link, VerifiedRecord
+from idtrace.delegation import Role, State
+from idtrace.errors import Reason, VerificationError
+from idtrace.identifier import Identifier, Prefix
+from idtrace.signature import Kind, Signed, signed_hash
+from resolver.effects import Done, Learned
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class TrustLimits:
+    """Bounds of a :class:`TrustStore`."""
+
+    # One chain is 2 to 5 KiB with its parsed keys; 10,000 enterprises under one top-level node are 50 MiB at worst. An
+    # evicted chain costs one more call on the next walk.
+    chains: int = 16_384
+    # 300 bytes each. An evicted floor lets an old delegation pass once more, if it is still in force and still signed
+    # by the parent's keys. To evict them all somebody has to sign as many delegations of his own.
+    zones: int = 65_536
+    # Records at version 1 are nearly all of them, and a floor at 1 only tells a fork, since nothing is lower than 1.
+    # They have their own bound so that a day of ordinary scans evicts no floor that guards against a rollback.
+    first_versions: int = 32_768
+    # An evicted one lets a superseded version (a recall undone) pass once more if it is replayed.
+    later_versions: int = 131_072
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Highest verified version, its hash, and whose keys signed it; ``zone`` None is the pinned root."""
+
+    version: int
+    content: bytes
+    zone: Prefix | None
+    signers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What :meth:`TrustStore.accept` did.
+
+    Attributes:
+        latest: whether the resolution is still the latest word; False where a concurrent walk learned a newer one.
+        changed: zones whose delegation has a new version: older answers below them are out of date.
+    """
+
+    latest: bool
+    changed: tuple[Prefix, ...]
+
+
+class TrustStore:
+    """Verified chains by zone, and floors by zone and by identifier (:class:`idtrace.chain.Floors`)."""
+
+    def __init__(self, *, chain_seconds: int, limits: TrustLimits | None = None) -> None:
+        self._chain_ms = chain_seconds * 1000
+        self._limits = limits or TrustLimits()
+        self._chains: OrderedDict[Prefix, Learned] = OrderedDict()
+        self._zones: OrderedDict[Prefix, Floor] = OrderedDict()
+        self._firsts: OrderedDict[Identifier, Floor] = OrderedDict()
+        self._laters: OrderedDict[Identifier, Floor] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Number of cached chains."""
+        return len(self._chains)
+
+    # idtrace.chain.Floors
+
+    def zone(self, zone: Prefix) -> tuple[int, bytes] | None:
+        """Highest verified version of a zone's delegation, and its hash."""
+        return _read(self._zones, zone)
+
+    def record(self, identifier: Identifier) -> tuple[int, bytes] | None:
+        """Highest verified version of an identifier's record, and its hash."""
+        return _read(self._laters, identifier) or _read(self._firsts, identifier)
+
+    # Chains
+
+    def deepest(self, zones: Iterable[Prefix], *, now: int, now_ms: int) -> Learned | None:
+        """The chain of the first of these zones that has a usable one: young enough, and in force at ``now``."""
+        found: Learned | None = None
+        for zone in zones:
+            learned = self._chains.get(zone)
+            if learned is None:
+                continue
+            # Touched from the deepest up, so that a parent, which serves more questions, is evicted after its child.
+            self._chains.move_to_end(zone)
+            if found is None and self._usable(learned, now, now_ms):
+                found = learned
+        return found
+
+    def _usable(self, learned: Learned, now: int, now_ms: int) -> bool:
+        try:
+            learned.chain.in_force(now)
+        except VerificationError:
+            usable = False
+        else:
+            usable = now_ms - learned.since_ms < self._chain_ms
+        if not usable:
+            del self._chains[learned.chain.zone]
+        return usable
+
+    def accept(self, done: Done) -> Accepted:
+        """Remember all that a walk has verified, whatever its verdict was."""
+        changed: dict[Prefix, None] = {}
+        for learned in done.learned:
+            changed.update(dict.fromkeys(self._remember_chain(learned)))
+        resolution = done.resolution
+        if done.record is not None and resolution.chain is not None:
+            return Accepted(self._remember_record(done.record, resolution.chain.zone), tuple(changed))
+        denied = resolution.verdict is Verdict.ABSENT and resolution.reason is Reason.IDENTIFIER_ABSENT
+        # A denial that set out before the registration and arrives after it is old news.
+        return Accepted(not (denied and self.record(resolution.identifier)), tuple(changed))
+
+    def _remember_chain(self, learned: Learned) -> list[Prefix]:
+        """Raise the floors of all links and keep the chain; nothing happens where a newer link is known."""
+        links = learned.chain.links
+        floors = [_zone_floor(links, position) for position in range(len(links))]
+        for link, floor in zip(links, floors, strict=True):
+            held = self._zones.get(link.delegation.child)
+            if held and held.version >= floor.version and held.content != floor.content:
+                return []  # of two contents of one version the first one seen stays
+        changed = []
+        for link, floor in zip(links, floors, strict=True):
+            zone = link.delegation.child
+            held = self._zones.get(zone)
+            if held is not None and held.version < floor.version:
+                changed.append(zone)
+                self._supersede(link)
+            _write(self._zones, zone, floor, self._limits.zones)
+        if not learned.chain.is_revoked:
+            held_chain = self._chains.get(learned.chain.zone)
+            if held_chain is None or held_chain.since_ms <= learned.since_ms:
+                _write(self._chains, learned.chain.zone, learned, self._limits.chains)
+        return changed
+
+    def _supersede(self, link: Link) -> None:
+        """Drop the chains through the zone's older delegation, and the floors that rest on keys it no longer has."""
+        zone = link.delegation.child
+        for below in [known for known in self._chains if known.within(zone)]:
+            del self._chains[below]
+        if link.delegation.state is State.REVOKED:
+            return  # it names no keys; which ones it ended is told by the delegation that may follow it
+        _void(self._zones, zone, frozenset(link.delegation.keys_for(Role.ZONE)))
+        _void(self._firsts, zone, frozenset(link.delegation.keys_for(Role.RECORD)))
+        _void(self._laters, zone, frozenset(link.delegation.keys_for(Role.RECORD)))
+
+    def _remember_record(self, verified: VerifiedRecord, zone: Prefix) -> bool:
+        identifier, version = verified.body.identifier, verified.body.version
+        held = self.record(identifier)
+        if held is not None and held[0] > version:
+            return False
+        floor = Floor(version, verified.record.hash, zone, _signers(verified.record.signed))
+        if version == 1:
+            _write(self._firsts, identifier, floor, self._limits.first_versions)
+        else:
+            self._firsts.pop(identifier, None)
+            _write(self._laters, identifier, floor, self._limits.later_versions)
+        return True
+
+
+def _zone_floor(links: tuple[Link, ...], position: int) -> Floor:
+    link = links[position]
+    by = links[position - 1].delegation.child if position else None
+    content = signed_hash(Kind.DELEGATION, link.signed.payload)
+    return Floor(link.delegation.version, content, by, _signers(link.signed))
+
+
+def _signers(signed: Signed) -> frozenset[str]:
+    return frozenset(signature.key_id for signature in signed.signatures)
+
+
+def _read(floors: OrderedDict[K, Floor], key: K) -> tuple[int, bytes] | None:
+    floor = floors.get(key)
+    if floor is None:
+        return None
+    floors.move_to_end(key)
+    return floor.version, floor.content
+
+
+def _write(entries: OrderedDict[K, V], key: K, entry: V, most: int) -> None:
+    entries[key] = entry
+    entries.move_to_end(key)
+    if len(entries) > most:
+        entries.popitem(last=False)
+
+
+def _void(floors: OrderedDict[K, Floor], zone: Prefix, keys: frozenset[str]) -> None:
+    for key in [key for key, floor in floors.items() if floor.zone == zone and floor.signers.isdisjoint(keys)]:
+        del floors[key]
