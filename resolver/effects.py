@@ -60,7 +60,7 @@ class ReadCache:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Effect: ask the node at ``endpoint``; ``zone_known`` is the deepest zone verified so far, None for none at all."""
+    """Effect: ask the node at ``endpoint``; ``zone_known`` is the deepest zone verified so far, None for none yet."""
 
     endpoint: str
     zone_known: Prefix | None

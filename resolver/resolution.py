@@ -1,11 +1,11 @@
 """What a question ends in, and how long that may be kept.
 
 An answer lives for the least of: the record's own ``ttl_seconds``, every signed expiry that it rests on (each link of
-the chain; for a denial also its own), and the node's ceiling. A denial lives for 60 s at most because its signer says so.
-Failures prove nothing, so nothing signed bounds them: their back-off is the cache's (``resolver/cache.py``).
+the chain; for a denial also its own, 60 s at most), and the node's ceiling. Failures prove nothing, so nothing signed
+bounds them: their back-off is the cache's (``resolver/cache.py``).
 
-Values with the permission ``restricted`` are dropped here, before anything is cached or sent: a resolver serves anybody.
-The record still verifies without them.
+Values with the permission ``restricted`` are dropped here, before anything is cached or sent, since a resolver serves
+anybody. The record still verifies without them.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ objects, both through :meth:`TrustStore.accept`. Everything is bounded and evict
 eviction costs stands beside each bound. All is lost with the process: a restarted resolver believes the first signed
 version that it meets.
 
-A floor is the highest version of a zone's delegation or of a record that was verified, with its hash. It also
-remembers who signed it: a stolen key could sign version 2**53 - 1 and lock the true owner out for ever (the fast-forward
-attack of TUF §5.3.11). So once a zone's new delegation names none of the keys that signed a floor, the floor is void:
-what those keys signed proves nothing any more, and could not be replayed either.
+A floor is the highest version of a zone's delegation or of a record that was verified, with its hash and its signers:
+a stolen key could sign version 2**53 - 1 and lock the true owner out for ever (the fast-forward attack of TUF §5.3.11).
+So once a zone's new delegation names none of the keys that signed a floor, the floor is void: what those keys signed
+proves nothing any more, and cannot be replayed either.
 
 A cached chain is used for ``chain_seconds`` after its oldest link was heard from that link's parent. A chain learned
 on top of a cached one inherits that age, so a child that is asked again and again never prolongs its own delegation

@@ -1,4 +1,4 @@
-"""The referral walk: a pure state machine that takes one question from the pinned root key down to the zone that decides.
+"""The referral walk: a pure state machine that takes one question from the pinned root down to the deciding zone.
 
 Events in, one effect out, told the time with each event. The states:
 
@@ -20,10 +20,10 @@ numbers:
 4. a record or denial passes :meth:`TrustedChain.check_record` or :meth:`~TrustedChain.check_denial`, and an identifier
    whose record was verified before cannot be denied as absent (it ends with a tombstone, never with silence).
 
-An endpoint that fails (1) to (4) has lied, one that gives nothing is dead, and either way the sibling endpoint is asked:
-one bad node does not take down a zone that has a good one. Where none is good the step is lost: BOGUS with the first
-lie's reason if there was one, else UNREACHABLE. A step that rests on cached links may be lost because they are out of
-date (keys or endpoints have moved), so the walk then starts **once** again from the pinned root, on the same budget.
+An endpoint that fails (1) to (4) has lied, one that gives nothing is dead, and either way its sibling is asked: one bad
+node does not take down a zone that has a good one. Where none is good the step is lost: BOGUS with the first lie's
+reason if there was one, else UNREACHABLE. A step that rests on cached links may be lost because they are out of date
+(keys or endpoints have moved), so the walk then starts **once** again from the pinned root, on the same budget.
 
 What a walk may cost stands in :class:`Limits`; nothing of it is ever reset. Loops need no other guard: every referral
 is strictly down and a prefix has at most eight labels.

@@ -15,7 +15,7 @@ import socket
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import grpc.aio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -24,7 +24,7 @@ from idtrace import wire
 from idtrace.chain import Anchor
 from idtrace.delegation import Delegation, Role, State, ZoneKey
 from idtrace.identifier import Identifier, Prefix
-from idtrace.record import Permission, Record, RecordBody, RecordKind, Status, build_values
+from idtrace.record import Permission, Record, RecordBody, RecordKind, Status, build_values, peek_identifier
 from idtrace.serving.keyfile import write_private_key, write_public_key
 from idtrace.signature import Kind, MemorySigner, Signed, Signer, sign
 from idtrace.statements import Command, PrefixStatus, enrol
@@ -103,7 +103,8 @@ class Node:
         self.task = asyncio.create_task(
             registry_server.run(self.config, on_ready=ready.set_result, stop=self.stop), name=f"node {self.zones}"
         )
-        await asyncio.wait([ready, self.task], return_when=asyncio.FIRST_COMPLETED)
+        waiting: list[asyncio.Future[Any]] = [ready, self.task]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if self.task.done():
             self.task.result()
 
@@ -129,7 +130,7 @@ class Nodes:
         self.delegations: dict[str, Signed] = {}
         self._keys = 0
 
-    async def __aenter__(self) -> Nodes:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -239,12 +240,13 @@ class Nodes:
             self.delegations[zone] = signed
             return revoked.delegation_hash
         parts["enrolments"] = [wire.signed_to_pb(e) for e in self.enrolments(body, node_key_zone)]
+        made: Any
         if body.version == 1:
             made = await node.delegation.Delegate(delegation_pb2.DelegateRequest(**parts), timeout=TIMEOUT)
         else:
             made = await node.delegation.Rotate(delegation_pb2.RotateRequest(**parts), timeout=TIMEOUT)
         self.delegations[zone] = signed
-        return made.delegation_hash
+        return bytes(made.delegation_hash)
 
     async def until_adopted(self, node: Node, zone: str, version: int = 1) -> None:
         """Wait until a node holds this version of its own zone."""
@@ -263,7 +265,7 @@ class Nodes:
         return next(self.of_zone[str(zone)] for zone in reversed(lineage) if str(zone) in self.of_zone)
 
     async def submit(self, record: Record, key: str, *, node: Node | None = None) -> registry_pb2.RegisterResponse:
-        identifier = str(RecordBody.parse(record.signed.payload).identifier)
+        identifier = str(peek_identifier(record.signed.payload))
         request = registry_pb2.RegisterRequest(idempotency_key=key, record=wire.record_to_pb(record))
         return await (node or self.node_for(identifier)).registry.Register(request, timeout=TIMEOUT)
 

@@ -8,7 +8,7 @@
     tree.register("88.118.8/SN-1", values={"name": "vial"}, restricted={"price": "12"})
     tree.bundle("88.118.8/SN-1")                            # the proof, as an honest resolver would save it
     tree.answer("ent", Identifier.parse("88.118.8/SN-1"), Prefix.parse("88.118.8"))      # one node's honest answer
-    tree.fault("ent", dead)                                 # or slow(…), garbage, tampering(lambda tree, ask, answer: …)
+    tree.fault("ent", dead)                                 # or slow(…), garbage, tampering(…)
     tree.ask(Ask(…))                                        # what comes back over the simulated network
 
 Every key comes from a fixed seed (``signer("name")``), so a tree is the same bytes in each run. Time stands still but
@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from idtrace.bundle import Bundle, Denied, NodeAnswer, Referred, Revoked
 from idtrace.chain import Anchor
 from idtrace.delegation import Delegation, Role, State, ZoneKey
+from idtrace.errors import Reason
 from idtrace.identifier import ROOT, Identifier, Prefix
 from idtrace.record import Permission, Record, RecordBody, RecordKind, Status, build_values
 from idtrace.signature import Kind, MemorySigner, Signed, sign, signed_hash
@@ -331,8 +332,6 @@ def refusing(tree: Tree, ask: Ask) -> Reply:
 
 def garbage(tree: Tree, ask: Ask) -> Reply:
     """The node sends bytes that are no answer."""
-    from idtrace.errors import Reason
-
     return Malformed(Reason.ANSWER_MALFORMED, "these are not the bytes of an answer")
 
 

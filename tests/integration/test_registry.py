@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -79,8 +81,6 @@ async def test_each_node_refers_strictly_down_and_denies_with_a_signature(tmp_pa
 
 
 def _now() -> int:
-    import time
-
     return int(time.time())
 
 
@@ -189,7 +189,7 @@ async def test_classes_are_templates(tmp_path: Path) -> None:
             ),
             open=False,
         )
-        class_of = {"kind": RecordKind.CLASS}
+        class_of: Any = {"kind": RecordKind.CLASS}
         base_id, vaccine_id = Identifier.parse("88.118.8/class.base"), Identifier.parse("88.118.8/class.vaccine")
         item = {"maker": "M", "lot": "L1", "serial": "S1", "expiry": "2027-01-31"}
         unknown = make_record("88.118.8/I-0", item, class_id=vaccine_id)

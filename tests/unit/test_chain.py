@@ -11,8 +11,7 @@ import pytest
 from idtrace.bundle import Bundle, Revoked
 from idtrace.chain import CHECKS_MAX, LINKS_MAX, Anchor, Context, NoFloors, TrustedChain
 from idtrace.delegation import Role, ZoneKey
-from idtrace.errors import Reason as R
-from idtrace.errors import VerificationError
+from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import ROOT, Identifier, Prefix
 from idtrace.record import Record
 from idtrace.signature import Signed
@@ -45,6 +44,7 @@ from tests.core_fixtures import (
     zone_keys,
 )
 
+R = Reason
 SIBLING = Identifier.parse("88.118.9/SN-0001")
 PARENT = Prefix.parse("88.118")
 FAR, FARTHER = Prefix.parse("77"), Prefix.parse("77.1")
@@ -106,7 +106,7 @@ def revoked(zone: str, delegations: Iterable[Signed] = REVOKED, identifier: Iden
 THIEVES = zone_keys("thief")
 
 LIES = [
-    Lie("no delegation", R.CHAIN_EMPTY, lambda: chained()),
+    Lie("no delegation", R.CHAIN_EMPTY, chained),
     Lie("another root", R.ROOT_MISMATCH, lambda: rooted(delegate(delegation(""), "other root"))),
     Lie("nothing is pinned", R.ROOT_MISMATCH, lambda: verify_bundle(bundle(), Anchor.of(), now=NOW)),
     Lie("root signed by its own zone key", R.ROOT_MISMATCH, lambda: rooted(delegate(delegation(""), "zone of "))),

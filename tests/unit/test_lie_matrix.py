@@ -15,7 +15,7 @@ import pytest
 from idtrace.bundle import Bundle, Revoked, Verdict
 from idtrace.chain import Context
 from idtrace.delegation import Role, ZoneKey
-from idtrace.errors import Reason as R
+from idtrace.errors import Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, RecordBody, Status, Value
 from idtrace.signature import LOW_ORDER, Algorithm, Kind, PublicKey, Signature, Signed, sign
@@ -49,6 +49,7 @@ from tests.core_fixtures import (
     zone_keys,
 )
 
+R = Reason
 OTHER = Identifier.parse("88.118.8/SN-0002")
 LOWER = Identifier.parse("88.118.8/sn-0001")
 SIBLING = Identifier.parse("88.118.9/SN-0001")

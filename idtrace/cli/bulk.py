@@ -1,0 +1,208 @@
+"""Registers the lines of a file: batches, two of them under way, each in the journal before it leaves.
+
+While the node works on one batch, the next one is read and signed. A batch that got no answer is sent again as the
+same bytes, so the node recognises what it has; if the node stays silent the run ends, and the next run goes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import grpc
+
+from idtrace.cli.client import ATTEMPTS, Node, again, failure_of_call
+from idtrace.cli.drafts import idempotency_key, signed_record
+from idtrace.cli.exits import ExitCode, Failure, node_code
+from idtrace.cli.journal import Journal
+from idtrace.cli.rows import BadLine, Line
+from idtrace.cli.trust import ReceiptCheck
+from idtrace.errors import IdtraceError, InputError, OutcomeUnknownError, Reason
+from idtrace.record import Record
+from idtrace.serving.errors import code_name, error_of
+from idtrace.signature import Signed, Signer
+from idtrace.v1 import registry_pb2, registry_pb2_grpc
+from idtrace.wire import record_to_pb, signed_from_pb
+
+# The node's limit; fewer make the bar move sooner, more do not make it faster.
+BATCH_LINES_MAX: Final = 2_000
+# Stays below gRPC's usual 4 MiB with room for one more record of any size.
+BATCH_BYTES_MAX: Final = 2_097_152
+# One batch at the node, one on its way: a third would only wait.
+UNDER_WAY_MAX: Final = 2
+
+
+class Fate(StrEnum):
+    """What became of a line."""
+
+    REGISTERED = "registered"
+    ALREADY = "already"  # the journal has its receipt, or the same line stood earlier in the file
+    REFUSED = "refused"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One line, settled."""
+
+    number: int
+    identifier: str
+    fate: Fate
+    error: IdtraceError | None = None
+    receipt: Signed | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line, signed and ready to leave."""
+
+    line: Line
+    digest: bytes
+    issued_at: int
+    record: Record
+    request: Any
+
+    @property
+    def identifier(self) -> str:
+        """Canonical text."""
+        return str(self.line.draft.identifier)
+
+
+class BulkRun:
+    """One run over one file. ``settled`` hears of every line once, in no particular order."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        journal: Journal,
+        signer: Signer,
+        check: ReceiptCheck,
+        clock: Callable[[], int],
+        settled: Callable[[Outcome], None],
+        batch_lines: int,
+    ) -> None:
+        self._stub = registry_pb2_grpc.RegistryServiceStub(node.channel)
+        self._node = node
+        self._journal = journal
+        self._signer = signer
+        self._check = check
+        self._clock = clock
+        self._settled = settled
+        self._batch_lines = batch_lines
+
+    def run(self, lines: Iterable[Line | BadLine]) -> None:
+        """Register them all.
+
+        Raises:
+            Failure: UNREACHABLE where the node stays silent, REFUSED where it refuses a batch as a whole.
+            VerificationError: a receipt is not what it claims to be.
+        """
+        under_way: deque[tuple[list[Item], Any]] = deque()
+        for items in self._batches(lines):
+            self._journal.send([(item.digest, item.issued_at) for item in items])
+            if len(under_way) == UNDER_WAY_MAX:
+                self._settle(*under_way.popleft())
+            future = self._stub.RegisterBatch.future(_request(items), timeout=self._node.timeout_seconds)
+            under_way.append((items, future))
+        while under_way:
+            self._settle(*under_way.popleft())
+
+    def _batches(self, lines: Iterable[Line | BadLine]) -> Iterator[list[Item]]:
+        batch: list[Item] = []
+        size = 0
+        for item in self._items(lines):
+            batch.append(item)
+            size += item.request.ByteSize()
+            if len(batch) == self._batch_lines or size >= BATCH_BYTES_MAX:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _items(self, lines: Iterable[Line | BadLine]) -> Iterator[Item]:
+        started: set[bytes] = set()
+        for line in lines:
+            if isinstance(line, BadLine):
+                self._settled(Outcome(line.number, line.text, Fate.MALFORMED, line.error))
+                continue
+            digest = line.draft.digest()
+            if self._journal.is_done(digest) or digest in started:
+                self._settled(Outcome(line.number, str(line.draft.identifier), Fate.ALREADY))
+                continue
+            started.add(digest)
+            try:
+                yield self._item(line, digest)
+            except InputError as error:
+                self._settled(Outcome(line.number, str(line.draft.identifier), Fate.MALFORMED, error))
+
+    def _item(self, line: Line, digest: bytes) -> Item:
+        issued_at = self._journal.issued_at(digest, self._clock())
+        body, values = line.draft.body(self._journal.salts(digest), issued_at)
+        record = signed_record(body, values, self._signer)
+        key = idempotency_key(record.signed.payload)
+        request = registry_pb2.RegisterRequest(idempotency_key=key, record=record_to_pb(record))
+        return Item(line, digest, issued_at, record, request)
+
+    def _settle(self, items: list[Item], future: Any) -> None:
+        try:
+            response = future.result()
+        except grpc.RpcError as error:
+            failure = failure_of_call(error, self._node.address)
+            if failure.code is not ExitCode.UNREACHABLE:
+                raise failure from None
+            response = self._send(items)
+        for _ in range(ATTEMPTS - 1):
+            items = self._take(items, response, last=False)
+            if not items:
+                return
+            response = self._send(items)
+        self._take(items, response, last=True)
+
+    def _send(self, items: list[Item]) -> Any:
+        return again(lambda: self._node.ask(self._stub.RegisterBatch, _request(items)))
+
+    def _take(self, items: list[Item], response: Any, *, last: bool) -> list[Item]:
+        """Book the results of a batch; returns the items that are worth another try."""
+        if len(response.results) != len(items):
+            detail = f"{len(response.results)} results for {len(items)} items"
+            error = OutcomeUnknownError(Reason.ANSWER_MALFORMED, detail)
+            raise Failure(ExitCode.UNREACHABLE, error, title=f"{self._node.address} answers nonsense")
+        receipts: list[tuple[Item, Signed]] = []
+        refused: list[tuple[Item, IdtraceError]] = []
+        repeat: list[Item] = []
+        for item, result in zip(items, response.results, strict=True):
+            if result.WhichOneof("result") == "receipt":
+                signed = signed_from_pb(result.receipt.signed, "receipt")
+                self._check(signed, item.record, item.line.draft.identifier, 1, self._clock())
+                receipts.append((item, signed))
+                continue
+            error = _item_error(result.error)
+            if node_code(error) is ExitCode.REFUSED:
+                refused.append((item, error))
+            elif last:
+                # Its outcome is unknown: it stays pending in the journal, and the next run asks with the same bytes.
+                self._settled(Outcome(item.line.number, item.identifier, Fate.REFUSED, error))
+            else:
+                repeat.append(item)
+        self._journal.settle(
+            [(item.line.number, item.digest, item.identifier, signed) for item, signed in receipts],
+            [item.digest for item, _ in refused],
+        )
+        for item, signed in receipts:
+            self._settled(Outcome(item.line.number, item.identifier, Fate.REGISTERED, receipt=signed))
+        for item, error in refused:
+            self._settled(Outcome(item.line.number, item.identifier, Fate.REFUSED, error))
+        return repeat
+
+
+def _request(items: list[Item]) -> Any:
+    return registry_pb2.RegisterBatchRequest(items=[item.request for item in items])
+
+
+def _item_error(error: Any) -> IdtraceError:
+    reason = Reason(error.reason) if error.reason in tuple(Reason) else Reason.INTERNAL
+    return error_of(code_name(error.code), reason, error.field, error.detail)

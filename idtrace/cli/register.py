@@ -1,0 +1,254 @@
+"""``idtrace register``: one identifier, or a file of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import secrets
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from idtrace.cli.bulk import BATCH_LINES_MAX, BulkRun, Fate, Outcome
+from idtrace.cli.client import Node, connect
+from idtrace.cli.drafts import (
+    TTL_SECONDS_DEFAULT,
+    Draft,
+    entries,
+    idempotency_key,
+    signed_record,
+    template_entry,
+)
+from idtrace.cli.exits import ExitCode, Failure
+from idtrace.cli.files import read_file, replace_file, signed_to_json
+from idtrace.cli.journal import Journal
+from idtrace.cli.options import (
+    JsonOption,
+    KeyOption,
+    NodeOption,
+    OptionalRootOption,
+    PassphraseEnvOption,
+    PassphrasePromptOption,
+    TIMEOUT_SECONDS,
+    TimeoutOption,
+    anchor_of,
+    now,
+    output_of,
+    signer_of,
+)
+from idtrace.cli.output import Output, listing, pairs, plain
+from idtrace.cli.rows import Defaults, count_lines, read_rows
+from idtrace.cli.show import receipt_table
+from idtrace.cli.trust import ReceiptCheck
+from idtrace.identifier import Identifier
+from idtrace.record import SALT_BYTES, TTL_SECONDS_MAX, RecordKind
+from idtrace.scan import scan
+from idtrace.signature import Signer
+from idtrace.v1 import registry_pb2, registry_pb2_grpc
+from idtrace.wire import record_to_pb, signed_from_pb
+
+# A batch of 2,000 takes the node about a second; the rest is for a node that is busy.
+BATCH_SECONDS = 30.0
+# What a person reads of a long list of complaints; the file has them all.
+ERRORS_SHOWN_MAX = 10
+
+
+def register(
+    ctx: typer.Context,
+    key: KeyOption,
+    node: NodeOption,
+    identifier: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="Identifier, or any code as scanned (GS1, drug trace code).")
+    ] = None,
+    value: Annotated[
+        list[str] | None, typer.Option("--value", "-v", metavar="TYPE=TEXT", help="A value; repeat for several.")
+    ] = None,
+    restricted: Annotated[
+        list[str] | None, typer.Option("--restricted", metavar="TYPE", help="Values of this type are not for everybody.")
+    ] = None,
+    class_: Annotated[str, typer.Option("--class", metavar="ID", help="Class record that the identifier belongs to.")] = "",
+    ttl: Annotated[
+        int,
+        typer.Option("--ttl", metavar="SECONDS", min=0, max=TTL_SECONDS_MAX, help="How long caches may keep it."),
+    ] = TTL_SECONDS_DEFAULT,
+    kind: Annotated[RecordKind, typer.Option("--kind", help="What the record is about.")] = RecordKind.ITEM,
+    template: Annotated[
+        Path | None, typer.Option("--template", metavar="FILE.json", help="Template of a class (with --kind class).")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="Register every line of a .csv or .jsonl file.")
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="LINES", min=1, max=BATCH_LINES_MAX, help="Lines in one call.")
+    ] = BATCH_LINES_MAX // 2,
+    root: OptionalRootOption = None,
+    passphrase_env: PassphraseEnvOption = None,
+    passphrase_prompt: PassphrasePromptOption = False,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+    as_json: JsonOption = False,
+) -> None:
+    """Register an identifier, or every line of a file, and keep the receipts.
+
+    One:   idtrace register 88.118.8/SN-1 -v lot=L1 -v URL=https://maker.example/sn-1
+
+    Many:  idtrace register --from items.csv
+
+    A file has a header row with the column [bold]identifier[/bold]; every other column is a value. Receipts go to
+    FILE.idtrace-receipts.jsonl as they arrive; if the run breaks off, the same command goes on where it stopped.
+    Lines that fail stand in FILE.errors.csv with the reason.
+    """
+    del as_json
+    output = output_of(ctx)
+    if (identifier is None) == (file is None):
+        raise typer.BadParameter("give one identifier, or a file with --from", param_hint="ID")
+    if kind is RecordKind.TOMBSTONE:
+        raise typer.BadParameter("an identifier is ended with: idtrace retire", param_hint="--kind")
+    class_id = Identifier.parse(class_, field="--class") if class_ else None
+    signer = signer_of(key, passphrase_env, prompt=passphrase_prompt)
+    with connect(node, timeout if file is None else max(timeout, BATCH_SECONDS)) as peer:
+        check = ReceiptCheck(peer, anchor_of(root) if root else None)
+        if file is not None:
+            if value or template:
+                raise typer.BadParameter("the values come from the file", param_hint="--value")
+            defaults = Defaults(ttl, class_id, kind, frozenset(restricted or ()))
+            raise typer.Exit(_register_file(output, file, defaults, peer, signer, check, batch))
+        assert identifier is not None
+        values = entries(value or (), restricted or ())
+        if template is not None:
+            values += (template_entry(read_file(template).decode("utf-8", "replace"), field=str(template)),)
+        _register_one(output, Draft(scan(identifier).identifier, values, kind, class_id, ttl), peer, signer, check)
+
+
+def _register_one(output: Output, draft: Draft, node: Node, signer: Signer, check: ReceiptCheck) -> None:
+    at = now()
+    body, values = draft.body([secrets.token_bytes(SALT_BYTES) for _ in draft.values], at)
+    record = signed_record(body, values, signer)
+    request = registry_pb2.RegisterRequest(
+        idempotency_key=idempotency_key(record.signed.payload), record=record_to_pb(record)
+    )
+    response = node.write(registry_pb2_grpc.RegistryServiceStub(node.channel).Register, request)
+    signed = signed_from_pb(response.receipt.signed, "receipt")
+    receipt = check(signed, record, draft.identifier, 1, at)
+    output.document({"identifier": str(draft.identifier), "result": "registered", "receipt": signed_to_json(signed)})
+    output.show(receipt_table("registered", receipt))
+
+
+def _register_file(
+    output: Output, file: Path, defaults: Defaults, node: Node, signer: Signer, check: ReceiptCheck, batch: int
+) -> ExitCode:
+    total = count_lines(file)
+    report = _Report(output, file)
+    started = time.monotonic()
+    with Journal(report.journal_file, signer) as journal, _progress(output) as progress:
+        task = progress.add_task("registering", total=total)
+        resumed = len(journal.done)
+        if resumed:
+            output.note(f"{report.journal_file.name} has {resumed:,} receipts: going on from there")
+
+        def settled(outcome: Outcome) -> None:
+            report.add(outcome)
+            progress.advance(task)
+
+        run = BulkRun(
+            node=node,
+            journal=journal,
+            signer=signer,
+            check=check,
+            clock=now,
+            settled=settled,
+            batch_lines=batch,
+        )
+        try:
+            run.run(read_rows(file, defaults))
+            progress.update(task, total=progress.tasks[0].completed)
+        except Failure as failure:
+            if failure.code is ExitCode.UNREACHABLE:
+                failure.hint = "run the same command again: it goes on where it stopped, and nothing is done twice"
+            raise
+        finally:
+            report.write_errors()
+    return report.end(time.monotonic() - started)
+
+
+class _Report:
+    """Counts, the errors file and the words at the end."""
+
+    def __init__(self, output: Output, file: Path) -> None:
+        self.journal_file = Path(f"{file}.idtrace-receipts.jsonl")
+        self.errors_file = Path(f"{file}.errors.csv")
+        self._output = output
+        self._counts: Counter[Fate] = Counter()
+        self._errors: list[Outcome] = []
+
+    def add(self, outcome: Outcome) -> None:
+        self._counts[outcome.fate] += 1
+        body: dict[str, object] = {"line": outcome.number, "identifier": outcome.identifier, "result": outcome.fate}
+        if outcome.error is not None:
+            self._errors.append(outcome)
+            error = outcome.error
+            body["error"] = {"reason": error.reason, "field": error.field, "detail": error.detail}
+        if outcome.receipt is not None:
+            body["receipt"] = signed_to_json(outcome.receipt)
+        self._output.line(body)
+
+    def write_errors(self) -> None:
+        """Write the errors file anew; without errors there is none."""
+        if not self._errors:
+            self.errors_file.unlink(missing_ok=True)
+            return
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(["line", "identifier", "reason", "field", "detail"])
+        self._errors.sort(key=lambda outcome: outcome.number)
+        for outcome in self._errors:
+            assert outcome.error is not None
+            error = outcome.error
+            writer.writerow([outcome.number, outcome.identifier, str(error.reason), error.field, error.detail])
+        replace_file(self.errors_file, text.getvalue().encode())
+
+    def end(self, seconds: float) -> ExitCode:
+        code = ExitCode.PARTLY if self._errors else ExitCode.OK
+        counts = {str(fate): self._counts[fate] for fate in Fate}
+        summary = {**counts, "seconds": round(seconds, 3), "receipts_file": str(self.journal_file)}
+        self._output.line({"summary": summary | ({"errors_file": str(self.errors_file)} if self._errors else {})})
+        fresh = self._counts[Fate.REGISTERED]
+        rate = f" in {seconds:.1f} s, {fresh / seconds:,.0f} a second" if fresh and seconds else ""
+        rows = [("registered", f"{fresh:,}{rate}")]
+        rows += [(str(fate), f"{self._counts[fate]:,}") for fate in list(Fate)[1:] if self._counts[fate]]
+        rows += [("receipts", str(self.journal_file))]
+        rows += [("errors", str(self.errors_file))] if self._errors else []
+        done = Text("✓ done", style="bold green") if not self._errors else Text("! partly done", style="bold yellow")
+        self._output.show(done, pairs(rows))
+        self._show_errors()
+        return code
+
+    def _show_errors(self) -> None:
+        if not self._errors:
+            return
+        table = listing("line", "identifier", "reason", "detail")
+        for outcome in self._errors[:ERRORS_SHOWN_MAX]:
+            assert outcome.error is not None
+            error = outcome.error
+            table.add_row(str(outcome.number), plain(outcome.identifier), str(error.reason), plain(error.detail))
+        self._output.show("", table)
+        if (more := len(self._errors) - ERRORS_SHOWN_MAX) > 0:
+            self._output.note(f"… and {more:,} more in {self.errors_file}")
+
+
+def _progress(output: Output) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=output.notes,
+        transient=True,
+        disable=output.as_json or not output.notes.is_terminal,
+    )
+
