@@ -60,7 +60,9 @@ class Adoption:
         for parent in self._parents:
             try:
                 links = await self._ask(parent, zone)
-                if links is not None and adopt(self._authority, zone, links, self._clock()):
+                if links is None:
+                    continue  # another of our parents may be the one that hands this zone out
+                if adopt(self._authority, zone, links, self._clock()):
                     stored = [wire.signed_to_bytes(link) for link in links]
                     await asyncio.to_thread(self._storage.put_chain, str(zone), stored)
                     log.info("zone adopted", zone=str(zone), links=len(links))

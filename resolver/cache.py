@@ -42,8 +42,8 @@ class CacheLimits:
     # RFC 9520 §3.2: at least 1 s, growing, never above 5 min.
     unreachable_ms: int = 1_000
     unreachable_ms_max: int = 300_000
-    # A lie costs us signature checks and may be over at once (one bad node of two), so: later than silence at first, and
-    # no later than Unbound's val-bogus-ttl in the end.
+    # A lie costs signature checks, so it is tried again later than silence at first; but it may come from one bad node
+    # of two, so no later than after Unbound's val-bogus-ttl in the end.
     bogus_ms: int = 5_000
     bogus_ms_max: int = 60_000
 

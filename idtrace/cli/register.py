@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 import secrets
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, TextIO
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -25,7 +24,7 @@ from idtrace.cli.drafts import (
     template_entry,
 )
 from idtrace.cli.exits import ExitCode, Failure
-from idtrace.cli.files import read_file, replace_file, signed_to_json
+from idtrace.cli.files import read_file, signed_to_json
 from idtrace.cli.journal import Journal
 from idtrace.cli.options import (
     JsonOption,
@@ -45,6 +44,7 @@ from idtrace.cli.output import Output, listing, pairs, plain
 from idtrace.cli.rows import Defaults, count_lines, read_rows
 from idtrace.cli.show import receipt_table
 from idtrace.cli.trust import ReceiptCheck
+from idtrace.errors import IdtraceError
 from idtrace.identifier import Identifier
 from idtrace.record import SALT_BYTES, TTL_SECONDS_MAX, RecordKind
 from idtrace.scan import scan
@@ -53,9 +53,9 @@ from idtrace.v1 import registry_pb2, registry_pb2_grpc
 from idtrace.wire import record_to_pb, signed_from_pb
 
 # A batch of 2,000 takes the node about a second; the rest is for a node that is busy.
-BATCH_SECONDS = 30.0
+BATCH_SECONDS: Final = 30.0
 # What a person reads of a long list of complaints; the file has them all.
-ERRORS_SHOWN_MAX = 10
+ERRORS_SHOWN_MAX: Final = 10
 
 
 def register(
@@ -171,7 +171,7 @@ def _register_file(
                 failure.hint = "run the same command again: it goes on where it stopped, and nothing is done twice"
             raise
         finally:
-            report.write_errors()
+            report.close()
     return report.end(time.monotonic() - started)
 
 
@@ -183,60 +183,60 @@ class _Report:
         self.errors_file = Path(f"{file}.errors.csv")
         self._output = output
         self._counts: Counter[Fate] = Counter()
-        self._errors: list[Outcome] = []
+        self._first_errors: list[Outcome] = []
+        self._error_lines: TextIO | None = None
+        self.errors_file.unlink(missing_ok=True)
 
     def add(self, outcome: Outcome) -> None:
         self._counts[outcome.fate] += 1
         body: dict[str, object] = {"line": outcome.number, "identifier": outcome.identifier, "result": outcome.fate}
         if outcome.error is not None:
-            self._errors.append(outcome)
             error = outcome.error
+            self._add_error(outcome, error)
             body["error"] = {"reason": error.reason, "field": error.field, "detail": error.detail}
         if outcome.receipt is not None:
             body["receipt"] = signed_to_json(outcome.receipt)
         self._output.line(body)
 
-    def write_errors(self) -> None:
-        """Write the errors file anew; without errors there is none."""
-        if not self._errors:
-            self.errors_file.unlink(missing_ok=True)
-            return
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(["line", "identifier", "reason", "field", "detail"])
-        self._errors.sort(key=lambda outcome: outcome.number)
-        for outcome in self._errors:
-            assert outcome.error is not None
-            error = outcome.error
-            writer.writerow([outcome.number, outcome.identifier, str(error.reason), error.field, error.detail])
-        replace_file(self.errors_file, text.getvalue().encode())
+    def _add_error(self, outcome: Outcome, error: IdtraceError) -> None:
+        if self._error_lines is None:
+            self._error_lines = self.errors_file.open("w", encoding="utf-8", newline="")
+            self._error_lines.write("line,identifier,reason,field,detail\n")
+        cells = [outcome.number, outcome.identifier, str(error.reason), error.field, error.detail]
+        csv.writer(self._error_lines, lineterminator="\n").writerow(cells)
+        if len(self._first_errors) < ERRORS_SHOWN_MAX:
+            self._first_errors.append(outcome)
+
+    def close(self) -> None:
+        """Close the errors file; without errors there is none."""
+        if self._error_lines is not None:
+            self._error_lines.close()
 
     def end(self, seconds: float) -> ExitCode:
-        code = ExitCode.PARTLY if self._errors else ExitCode.OK
+        failed = self._counts[Fate.REFUSED] + self._counts[Fate.MALFORMED]
         counts = {str(fate): self._counts[fate] for fate in Fate}
         summary = {**counts, "seconds": round(seconds, 3), "receipts_file": str(self.journal_file)}
-        self._output.line({"summary": summary | ({"errors_file": str(self.errors_file)} if self._errors else {})})
+        self._output.line({"summary": summary | ({"errors_file": str(self.errors_file)} if failed else {})})
         fresh = self._counts[Fate.REGISTERED]
         rate = f" in {seconds:.1f} s, {fresh / seconds:,.0f} a second" if fresh and seconds else ""
         rows = [("registered", f"{fresh:,}{rate}")]
         rows += [(str(fate), f"{self._counts[fate]:,}") for fate in list(Fate)[1:] if self._counts[fate]]
         rows += [("receipts", str(self.journal_file))]
-        rows += [("errors", str(self.errors_file))] if self._errors else []
-        done = Text("✓ done", style="bold green") if not self._errors else Text("! partly done", style="bold yellow")
+        rows += [("errors", str(self.errors_file))] if failed else []
+        done = Text("✓ done", style="bold green") if not failed else Text("! partly done", style="bold yellow")
         self._output.show(done, pairs(rows))
-        self._show_errors()
-        return code
+        if failed:
+            self._show_errors(failed)
+        return ExitCode.PARTLY if failed else ExitCode.OK
 
-    def _show_errors(self) -> None:
-        if not self._errors:
-            return
+    def _show_errors(self, failed: int) -> None:
         table = listing("line", "identifier", "reason", "detail")
-        for outcome in self._errors[:ERRORS_SHOWN_MAX]:
+        for outcome in self._first_errors:
             assert outcome.error is not None
             error = outcome.error
             table.add_row(str(outcome.number), plain(outcome.identifier), str(error.reason), plain(error.detail))
         self._output.show("", table)
-        if (more := len(self._errors) - ERRORS_SHOWN_MAX) > 0:
+        if (more := failed - len(self._first_errors)) > 0:
             self._output.note(f"… and {more:,} more in {self.errors_file}")
 
 

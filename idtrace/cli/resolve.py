@@ -1,0 +1,249 @@
+"""``idtrace resolve``: ask a resolver, and believe only what its proof shows under the pinned root key.
+
+1. the text is read here, so the question is ours and not the resolver's;
+2. the bundle answers that very identifier;
+3. the bundle verifies from the pinned root key at this machine's time;
+4. what it proves is the verdict that the resolver gave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.text import Text
+
+from idtrace.bundle import Bundle, Verdict
+from idtrace.chain import Anchor
+from idtrace.cli.client import Node, connect
+from idtrace.cli.exits import ExitCode, Failure, gravest, local_code, verdict_code
+from idtrace.cli.files import write_bundle
+from idtrace.cli.options import (
+    TIMEOUT_SECONDS,
+    JsonOption,
+    ResolverOption,
+    RootOption,
+    TimeoutOption,
+    anchor_of,
+    now,
+    output_of,
+)
+from idtrace.cli.output import Output, failure_of, pairs, plain
+from idtrace.cli.show import chain_tree, checks_table, record_view, report_json, span, verdict_line
+from idtrace.errors import IdtraceError, InputError, OutcomeUnknownError, Reason
+from idtrace.record import RecordBody
+from idtrace.scan import scan
+from idtrace.v1 import resolver_pb2, resolver_pb2_grpc
+from idtrace.verification import Report, verify_bundle
+from idtrace.wire import bundle_from_pb
+
+# ResolveBatch's own limit.
+BATCH_MAX: Final = 256
+
+_VERDICTS: Final = {
+    resolver_pb2.VERDICT_FOUND: Verdict.FOUND,
+    resolver_pb2.VERDICT_ABSENT: Verdict.ABSENT,
+    resolver_pb2.VERDICT_GONE: Verdict.GONE,
+    resolver_pb2.VERDICT_UNREACHABLE: Verdict.UNREACHABLE,
+    resolver_pb2.VERDICT_BOGUS: Verdict.BOGUS,
+}
+_SOURCES: Final = {
+    resolver_pb2.SOURCE_CACHE: "its cache",
+    resolver_pb2.SOURCE_WALK: "a walk through the tree",
+    resolver_pb2.SOURCE_SHARED: "a walk shared with another caller",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """One answer after our own verification.
+
+    Attributes:
+        verdict: what we conclude; BOGUS where the proof fails, whatever the resolver says.
+        reason: stable reason of every verdict but FOUND.
+        detail: one sentence.
+        bundle: the proof, whether or not it holds.
+        report: our verification of it.
+        origin: where the resolver says it has the answer from, and its age; nobody can verify that.
+    """
+
+    identifier: str
+    verdict: Verdict
+    reason: str
+    detail: str
+    bundle: Bundle | None
+    report: Report | None
+    origin: dict[str, Any]
+
+
+def judge(identifier: str, response: Any, anchor: Anchor, at: int) -> Resolution:
+    """Steps 2 to 4 for one response (resolver.proto, ResolveResponse)."""
+    claimed = _VERDICTS.get(response.verdict)
+    origin = {
+        "source": _SOURCES.get(response.source, ""),
+        "age_ms": response.age_ms,
+        "ttl_ms": response.ttl_ms,
+        "upstream_calls": response.upstream_calls,
+    }
+
+    def bogus(reason: str, detail: str, bundle: Bundle | None = None, report: Report | None = None) -> Resolution:
+        return Resolution(identifier, Verdict.BOGUS, reason, detail, bundle, report, origin)
+
+    if claimed in (Verdict.UNREACHABLE, Verdict.BOGUS):
+        # Nothing is proven, and nothing has to be: neither is believed as an answer.
+        return Resolution(identifier, claimed, response.reason, response.detail, None, None, origin)
+    if claimed is None or not response.HasField("bundle"):
+        return bogus(Reason.ANSWER_EMPTY, "the resolver answers without a proof")
+    try:
+        bundle = bundle_from_pb(response.bundle)
+    except IdtraceError as error:
+        return bogus(error.reason, f"the proof is malformed: {error.detail}")
+    # 2. the bundle answers our question
+    if str(bundle.identifier) != identifier:
+        return bogus(Reason.RECORD_WRONG_IDENTIFIER, f"the proof is about {bundle.identifier}", bundle)
+    # 3. the bundle verifies
+    report = verify_bundle(bundle, anchor, now=at)
+    if not report.valid:
+        broken = report.checks[-1]
+        return bogus(broken.reason or "", broken.detail, bundle, report)
+    # 4. it proves the verdict
+    if report.verdict is not claimed:
+        detail = f"the resolver says {claimed}, and its proof shows {report.verdict}"
+        return bogus(Reason.ANSWER_CONTRADICTS_ITSELF, detail, bundle, report)
+    return Resolution(identifier, claimed, response.reason, response.detail, bundle, report, origin)
+
+
+def ask(node: Node, texts: Sequence[str], *, fresh: bool) -> list[Any]:
+    """Responses or typed errors, one a text, in order.
+
+    Raises:
+        Failure: the resolver does not answer at all.
+    """
+    stub = resolver_pb2_grpc.ResolverServiceStub(node.channel)
+    requests = [resolver_pb2.ResolveRequest(text=text, fresh=fresh) for text in texts]
+    if len(requests) == 1:
+        return [node.ask(stub.Resolve, requests[0])]
+    answers: list[Any] = []
+    for start in range(0, len(requests), BATCH_MAX):
+        part = requests[start : start + BATCH_MAX]
+        results = node.ask(stub.ResolveBatch, resolver_pb2.ResolveBatchRequest(items=part)).results
+        if len(results) != len(part):
+            error = OutcomeUnknownError(Reason.ANSWER_MALFORMED, f"{len(results)} results for {len(part)} questions")
+            raise Failure(ExitCode.UNREACHABLE, error, title=f"{node.address} answers nonsense")
+        for result in results:
+            is_answer = result.WhichOneof("result") == "response"
+            answers.append(result.response if is_answer else _batch_error(result.error))
+    return answers
+
+
+def _batch_error(error: Any) -> InputError:
+    reason = Reason(error.reason) if error.reason in tuple(Reason) else Reason.INTERNAL
+    return InputError(reason, error.detail, field=error.field)
+
+
+def resolve_all(
+    output: Output, node: Node, texts: Sequence[str], anchor: Anchor, *, fresh: bool = False
+) -> tuple[list[ExitCode], list[Resolution]]:
+    """Read, ask, verify and show each text; as JSON one document, or a list of several."""
+    codes: list[ExitCode] = []
+    resolutions: list[Resolution] = []
+    documents: list[dict[str, Any]] = []
+    readable: list[str] = []
+    for text in texts:
+        try:
+            readable.append(str(scan(text).identifier))
+        except InputError as error:
+            codes.append(_refuse(output, documents, text, error))
+    for identifier, answer in zip(readable, ask(node, readable, fresh=fresh) if readable else [], strict=True):
+        if isinstance(answer, InputError):
+            codes.append(_refuse(output, documents, identifier, answer))
+            continue
+        resolution = judge(identifier, answer, anchor, now())
+        resolutions.append(resolution)
+        codes.append(verdict_code(resolution.verdict))
+        documents.append(_json(resolution))
+        _show(output, resolution)
+    output.document(documents[0] if len(texts) == 1 else documents)
+    return codes, resolutions
+
+
+def _refuse(output: Output, documents: list[dict[str, Any]], text: str, error: InputError) -> ExitCode:
+    body = {"reason": str(error.reason), "field": error.field, "detail": error.detail}
+    documents.append({"text": text, "error": {**body, "exit_code": int(local_code(error))}})
+    if not output.as_json:
+        output.failure(failure_of(error))
+    return local_code(error)
+
+
+def _show(output: Output, resolution: Resolution) -> None:
+    output.show(verdict_line(resolution.verdict, resolution.identifier))
+    report, bundle = resolution.report, resolution.bundle
+    if resolution.verdict in (Verdict.UNREACHABLE, Verdict.BOGUS):
+        rows = [("reason", resolution.reason), ("", plain(resolution.detail))]
+        output.show(pairs([row for row in rows if row[1]]))
+        if resolution.verdict is Verdict.BOGUS:
+            output.show(Text("Do not act on this answer: it is not what the owner signed.", style="bold red"))
+        if report is not None:
+            output.show("", checks_table(report.checks))
+        output.show("")
+        return
+    assert report is not None and bundle is not None, "every other verdict is proven"
+    if report.record is not None:
+        output.show(*record_view(report.record, RecordBody.parse(report.record.signed.payload), report.withheld))
+    else:
+        output.show(pairs([("proof", report.checks[-1].detail)]))
+    origin = resolution.origin
+    age = f"{span(origin['age_ms'] / 1000)} old" if origin["age_ms"] else "fresh"
+    output.show("", chain_tree(bundle, now()))
+    output.show(Text(f"verified here from the root key; from {origin['source'] or 'the resolver'}, {age}", style="dim"))
+    output.show("")
+
+
+def _json(resolution: Resolution) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "identifier": resolution.identifier,
+        "verdict": resolution.verdict,
+        "reason": str(resolution.reason),
+        "detail": resolution.detail,
+        "exit_code": int(verdict_code(resolution.verdict)),
+        **resolution.origin,
+    }
+    if resolution.report is not None:
+        report = report_json(resolution.report)
+        body["checks"] = report["checks"]
+        if "record" in report and resolution.verdict is not Verdict.BOGUS:
+            body["record"] = report["record"]
+    return body
+
+
+def resolve(
+    ctx: typer.Context,
+    identifiers: Annotated[list[str], typer.Argument(metavar="ID...", help="Identifiers, or any codes as scanned.")],
+    resolver: ResolverOption,
+    root: RootOption,
+    save: Annotated[
+        Path | None, typer.Option("--save", metavar="FILE", help="Keep the proof (.json: readable; else binary).")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Ask the authority, not the cache.")] = False,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask what an identifier means, and verify the answer here, from the root key down.
+
+    Example: idtrace resolve 88.118.8/SN-1 --resolver localhost:7400 --root root.key.pub --save sn-1.json
+    """
+    del as_json
+    output = output_of(ctx)
+    if save is not None and len(identifiers) > 1:
+        raise typer.BadParameter("one proof goes into one file: give one identifier", param_hint="--save")
+    anchor = anchor_of(root)
+    with connect(resolver, timeout) as node:
+        codes, resolutions = resolve_all(output, node, identifiers, anchor, fresh=fresh)
+    if save is not None and resolutions and resolutions[0].bundle is not None:
+        form = write_bundle(save, resolutions[0].bundle)
+        doubt = "" if resolutions[0].verdict is not Verdict.BOGUS else ", which does NOT verify: evidence, not an answer"
+        output.note(f"saved {save} ({form} form){doubt}")
+    raise typer.Exit(gravest(codes))

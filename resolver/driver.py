@@ -1,0 +1,142 @@
+"""Drives walks: performs their effects, lets identical questions share one walk, and keeps what they found.
+
+The life of a question: the in-process cache, else the walk for this identifier that is in flight, else a new walk. A
+walk belongs to the resolver and not to whoever asked first: an asker who goes away leaves it running for the others.
+
+A ``fresh`` question has to see what was true when it was asked, so it never joins a walk that has begun before it; all
+fresh questions that come while one is under way share the next. A thousand of them therefore cost two walks, not one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Protocol
+
+import structlog
+
+from idtrace.bundle import Verdict
+from idtrace.chain import Anchor
+from idtrace.errors import BusyError, Reason
+from idtrace.identifier import Identifier
+from resolver.cache import AnswerCache
+from resolver.effects import Ask, CacheRead, Done, Failed, FailureKind, Limits, ReadCache, Reply
+from resolver.resolution import Resolution
+from resolver.trust import TrustStore
+from resolver.walk import Walk
+
+log = structlog.get_logger(__name__)
+
+# A walk holds an identifier, a chain and a channel's stream, about 50 KiB; and 32 calls each at worst.
+WALKS_MAX: Final = 1_024
+# Past its time-out an upstream is cut off by us; its own cut comes first and knows better what was wrong.
+_GRACE_SECONDS: Final = 0.25
+
+
+class Upstream(Protocol):
+    """Asks other nodes. Whatever goes wrong comes back as a reply; nothing but cancellation is raised."""
+
+    async def ask(self, ask: Ask) -> Reply:
+        """Ask the node at ``ask.endpoint`` within ``ask.timeout_ms``."""
+        ...
+
+    async def close(self) -> None:
+        """End every walk and every connection."""
+        tasks = (*self._running.values(), *self._waiting.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._running.clear()
+        self._waiting.clear()
+        await self._upstream.close()
+
+    @property
+    def in_flight(self) -> int:
+        """Walks under way or waiting for one."""
+        return len(self._running) + len(self._waiting)
+
+    def _board(self, identifier: Identifier, *, fresh: bool) -> tuple[asyncio.Task[Answer], bool]:
+        """The walk that answers this question, and whether it was there before."""
+        running = self._running.get(identifier)
+        if running is not None and not fresh:
+            return running, True
+        if running is not None and identifier in self._waiting:
+            return self._waiting[identifier], True
+        if self.in_flight >= self._walks_max:
+            self.counters.refused_busy += 1
+            raise BusyError(Reason.OVERLOADED, f"{self._walks_max} walks are under way; try again")
+        task = asyncio.create_task(self._fly(identifier, running), name=f"walk {identifier}")
+        task.add_done_callback(_see_failure)
+        (self._running if running is None else self._waiting)[identifier] = task
+        return task, False
+
+    async def _fly(self, identifier: Identifier, before: asyncio.Task[Answer] | None) -> Answer:
+        """One walk, after ``before`` has ended; then whoever waits for this one may begin."""
+        try:
+            if before is not None:
+                await asyncio.wait((before,))
+                now, now_ms = self.clock.now(), self.clock.now_ms()
+                failure = self.cache.get(identifier, now=now, now_ms=now_ms, fresh=True)
+                if failure is not None:
+                    return Answer(failure.resolution, Source.SHARED, failure.age_ms, failure.ttl_ms)
+            return await self._walk(identifier)
+        finally:
+            following = self._waiting.pop(identifier, None)
+            if following is None:
+                self._running.pop(identifier, None)
+            else:
+                self._running[identifier] = following
+
+    async def _walk(self, identifier: Identifier) -> Answer:
+        self.counters.walks += 1
+        walk = Walk(
+            identifier,
+            anchor=self.anchor,
+            root_endpoints=self._root_endpoints,
+            floors=self.trust,
+            limits=self.limits,
+        )
+        effect = walk.begin(now_ms=self.clock.now_ms())
+        while not isinstance(effect, Done):
+            event = self._read(effect) if isinstance(effect, ReadCache) else await self._ask(effect)
+            effect = walk.receive(event, now=self.clock.now(), now_ms=self.clock.now_ms())
+        return self._keep(effect)
+
+    def _read(self, effect: ReadCache) -> CacheRead:
+        """The deepest chain; an answer was looked for before the walk began."""
+        chain = self.trust.deepest(effect.zones, now=self.clock.now(), now_ms=self.clock.now_ms())
+        return CacheRead(None, chain)
+
+    async def _ask(self, ask: Ask) -> Reply:
+        self.counters.upstream_calls += 1
+        try:
+            async with asyncio.timeout(ask.timeout_ms / 1000 + _GRACE_SECONDS):
+                return await self._upstream.ask(ask)
+        except TimeoutError:
+            return Failed(FailureKind.TIMEOUT, f"no answer within {ask.timeout_ms} ms")
+
+    def _keep(self, done: Done) -> Answer:
+        """Remember what was verified, and keep the answer unless a concurrent walk has learned a newer one."""
+        resolution = done.resolution
+        accepted = self.trust.accept(done)
+        for zone in accepted.changed:
+            self.cache.purge(zone)
+        if resolution.verdict is Verdict.BOGUS:
+            log.warning(
+                "bogus",
+                identifier=str(resolution.identifier),
+                reason=str(resolution.reason),
+                detail=resolution.detail,
+                visited=resolution.visited,
+            )
+        ttl_ms = self.cache.put(resolution, now_ms=self.clock.now_ms()) if accepted.latest else 0
+        return Answer(resolution, Source.WALK, 0, ttl_ms)
+
+
+def _see_failure(task: asyncio.Task[Answer]) -> None:
+    """Our own bug reaches whoever waits for the walk; where nobody does any more, at least the log."""
+    if not task.cancelled() and task.exception() is not None:
+        log.error("walk failed", walk=task.get_name(), exc_info=task.exception())
