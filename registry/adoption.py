@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 CALL_SECONDS: Final = 3.0
 # A new zone waits for its parent's administrator: often at first, then patiently.
 RETRY_SECONDS_FIRST: Final = 0.1
-RETRY_SECONDS_MAX: Final = 5.0
+RETRY_SECONDS_MAX: Final = 1.0
 # Nine delegations of a few KiB each.
 CHAIN_BYTES_MAX: Final = 262_144
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -42,6 +42,103 @@ class Upstream(Protocol):
     async def ask(self, ask: Ask) -> Reply:
         """Ask the node at ``ask.endpoint`` within ``ask.timeout_ms``."""
         ...
+
+    async def close(self) -> None:
+        """Let go of every connection."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Both clocks: ``wall`` in seconds since the Unix epoch, ``monotonic`` in seconds since whenever."""
+
+    wall: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+    def now(self) -> int:
+        """Wall clock, s."""
+        return int(self.wall())
+
+    def now_ms(self) -> int:
+        """Monotonic, ms."""
+        return int(self.monotonic() * 1000)
+
+
+class Source(StrEnum):
+    """Where an answer came from."""
+
+    CACHE = "cache"
+    WALK = "walk"
+    SHARED = "shared"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A resolution as handed to one asker: its source, its age, and how long it may still be kept (ms)."""
+
+    resolution: Resolution
+    source: Source
+    age_ms: int
+    ttl_ms: int
+
+
+@dataclass(slots=True)
+class WalkCounters:
+    """What has happened so far; read by the metrics page."""
+
+    questions: int = 0
+    joined: int = 0
+    walks: int = 0
+    upstream_calls: int = 0
+    refused_busy: int = 0
+
+
+class Resolver:
+    """Answers questions about identifiers. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        *,
+        anchor: Anchor,
+        root_endpoints: Sequence[str],
+        upstream: Upstream,
+        limits: Limits | None = None,
+        cache: AnswerCache | None = None,
+        trust: TrustStore | None = None,
+        clock: Clock | None = None,
+        walks_max: int = WALKS_MAX,
+    ) -> None:
+        self.anchor = anchor
+        self.limits = limits or Limits()
+        self.clock = clock or Clock()
+        # Not "or": an empty cache or store is false.
+        self.cache = AnswerCache() if cache is None else cache
+        self.trust = TrustStore(chain_seconds=self.limits.chain_seconds) if trust is None else trust
+        self.counters = WalkCounters()
+        self._root_endpoints = tuple(root_endpoints)
+        self._upstream = upstream
+        self._walks_max = walks_max
+        # By identifier: the walk under way, and the one that fresh questions wait for. Changed only between awaits.
+        self._running: dict[Identifier, asyncio.Task[Answer]] = {}
+        self._waiting: dict[Identifier, asyncio.Task[Answer]] = {}
+
+    async def resolve(self, identifier: Identifier, *, fresh: bool = False) -> Answer:
+        """Answer one question; ``fresh`` asks the authority even if the cache has an answer.
+
+        Raises:
+            BusyError: OVERLOADED where too many walks are under way.
+        """
+        self.counters.questions += 1
+        hit = self.cache.get(identifier, now=self.clock.now(), now_ms=self.clock.now_ms(), fresh=fresh)
+        if hit is not None:
+            return Answer(hit.resolution, Source.CACHE, hit.age_ms, hit.ttl_ms)
+        task, joined = self._board(identifier, fresh=fresh)
+        # An asker who goes away leaves the walk running for the others.
+        answer = await asyncio.shield(task)
+        if not joined:
+            return answer
+        self.counters.joined += 1
+        return replace(answer, source=Source.SHARED)
 
     async def close(self) -> None:
         """End every walk and every connection."""

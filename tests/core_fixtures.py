@@ -30,6 +30,27 @@ ITEM = Identifier.parse("88.118.8/SN-0001")
 PINNED = "pinned root"
 # Order of the Ed25519 base point (RFC 8032 §5.1): S + L gives a second signature wherever S is not checked against it.
 L = 2**252 + 27742317777372353535851937790883648493
+# All 14 encodings of the 8 points of low order, little-endian hex (CCTV ed25519/README.md): written down here and
+# checked by arithmetic in test_signature.py, so that no slip in the code's own list goes unnoticed.
+LOW_ORDER = tuple(
+    bytes.fromhex(text)
+    for text in (
+        "01" + "00" * 31,
+        "01" + "00" * 30 + "80",
+        "ec" + "ff" * 30 + "7f",
+        "ec" + "ff" * 31,
+        "00" * 32,
+        "00" * 31 + "80",
+        "ed" + "ff" * 30 + "7f",
+        "ed" + "ff" * 31,
+        "ee" + "ff" * 30 + "7f",
+        "ee" + "ff" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    )
+)
 
 
 @cache

@@ -34,7 +34,23 @@ from idtrace.identifier import ROOT, Identifier, Prefix
 from idtrace.record import Permission, Record, RecordBody, RecordKind, Status, build_values
 from idtrace.signature import Kind, MemorySigner, Signed, sign, signed_hash
 from idtrace.statements import Denial, DenialReason
-from resolver.effects import Answered, Ask, Failed, FailureKind, Malformed, Reply
+from resolver.cache import AnswerCache
+from resolver.effects import (
+    Answered,
+    Ask,
+    CacheRead,
+    Done,
+    Event,
+    Failed,
+    FailureKind,
+    Limits,
+    Malformed,
+    ReadCache,
+    Reply,
+)
+from resolver.resolution import Resolution
+from resolver.trust import TrustStore
+from resolver.walk import Walk
 
 NOW = 1_800_000_000
 DAY = 86_400
@@ -392,6 +408,59 @@ def mangled(signed: Signed) -> Signed:
 
 def delegation_hash(signed: Signed) -> bytes:
     return signed_hash(Kind.DELEGATION, signed.payload)
+
+
+class Client:
+    """A resolver without an event loop: the real walk, trust store and cache over the simulated network."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        *,
+        limits: Limits | None = None,
+        trust: TrustStore | None = None,
+        cache: AnswerCache | None = None,
+    ) -> None:
+        self.tree = tree
+        self.limits = limits or Limits()
+        self.trust = TrustStore(chain_seconds=self.limits.chain_seconds) if trust is None else trust
+        self.cache = AnswerCache() if cache is None else cache
+        self.from_cache = False
+
+    def resolve(self, identifier: Identifier | str, *, fresh: bool = False) -> Resolution:
+        """As the driver does: the cache, else a walk, whose findings are kept."""
+        tree, identifier = self.tree, identifier_of(identifier)
+        hit = self.cache.get(identifier, now=tree.now, now_ms=tree.now_ms, fresh=fresh)
+        self.from_cache = hit is not None
+        if hit is not None:
+            return replace(hit.resolution, upstream_calls=0, visited=())
+        done = self.walk(identifier)
+        accepted = self.trust.accept(done)
+        for zone in accepted.changed:
+            self.cache.purge(zone)
+        if accepted.latest:
+            self.cache.put(done.resolution, now_ms=tree.now_ms)
+        return done.resolution
+
+    def walk(self, identifier: Identifier | str) -> Done:
+        """One walk from what is trusted now; keeps nothing."""
+        tree, identifier = self.tree, identifier_of(identifier)
+        walk = Walk(
+            identifier,
+            anchor=tree.anchor,
+            root_endpoints=tree.root_endpoints,
+            floors=self.trust,
+            limits=self.limits,
+        )
+        effect = walk.begin(now_ms=tree.now_ms)
+        while not isinstance(effect, Done):
+            event: Event
+            if isinstance(effect, ReadCache):
+                event = CacheRead(None, self.trust.deepest(effect.zones, now=tree.now, now_ms=tree.now_ms))
+            else:
+                event = tree.ask(effect)
+            effect = walk.receive(event, now=tree.now, now_ms=tree.now_ms)
+        return effect
 
 
 class TreeUpstream:

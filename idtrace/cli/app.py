@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -9,18 +10,20 @@ import sys
 from typing import Annotated, Any, Final
 
 import typer
+from rich.console import Group
+from rich.padding import Padding
+from rich.text import Text
 from typer.core import TyperGroup
 
 from idtrace.cli import delegate, key, node, prefix, register, resolve, scan, update, verify
-from idtrace.cli.exits import MEANINGS, ExitCode, Failure
-from idtrace.cli.output import Output, failure_of
+from idtrace.cli.exits import MEANINGS, ExitCode, Failure, local_code
+from idtrace.cli.output import Output, failure_of, pairs
 from idtrace.errors import IdtraceError, InputError, Reason
 
-_EPILOG = "\n\n".join(
-    ["[bold]Exit codes[/bold]"]
-    + [f"[cyan]{code.value:>3}[/cyan]  {meaning}" for code, meaning in MEANINGS.items()]
-    + ["IDTRACE_NODE, IDTRACE_RESOLVER, IDTRACE_ROOT and IDTRACE_KEY stand in for the options of the same name."]
+_ENVIRONMENT: Final = (
+    "IDTRACE_NODE, IDTRACE_RESOLVER, IDTRACE_ROOT and IDTRACE_KEY stand in for the options of that name."
 )
+_DEMO: Final = "demo"
 
 
 class Program(TyperGroup):
@@ -41,9 +44,8 @@ class Program(TyperGroup):
             output.failure(failure)
             raise typer.Exit(failure.code) from None
         except IdtraceError as error:
-            failure = failure_of(error)
-            output.failure(failure)
-            raise typer.Exit(failure.code) from None
+            output.failure(failure_of(error))
+            raise typer.Exit(local_code(error)) from None
         except BrokenPipeError:
             # The reader (head, less) has gone: nothing is left to say, and the interpreter's own flush must not fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -57,12 +59,31 @@ class Program(TyperGroup):
             raise typer.Exit(ExitCode.USAGE) from None
         return result
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The commands, and the demo where it is installed."""
+        has_demo = importlib.util.find_spec("idtrace.cli.demo") is not None
+        return [*super().list_commands(ctx), *([_DEMO] if has_demo else [])]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A command by name; the demo is loaded only when it is asked for, since it brings whole nodes with it."""
+        if cmd_name == _DEMO and _DEMO in self.list_commands(ctx):
+            alone = typer.Typer(add_completion=False)
+            alone.command(_DEMO)(importlib.import_module("idtrace.cli.demo").demo)
+            return typer.main.get_command(alone)
+        return super().get_command(ctx, cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The usual help, and the exit codes."""
+        super().format_help(ctx, formatter)
+        codes = pairs([(f"{code.value:>4}", meaning) for code, meaning in MEANINGS.items()])
+        screen = Output().screen
+        screen.print(Padding(Group(Text("Exit codes", style="bold"), codes, "", _ENVIRONMENT), (0, 1, 1, 1)))
+
 
 app = typer.Typer(
     name="idtrace",
     cls=Program,
     help="Register, resolve and verify identifiers through a tree of nodes that nobody has to trust.",
-    epilog=_EPILOG,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -79,13 +100,13 @@ def _version(value: bool) -> None:
 @app.callback()
 def begin(
     ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Register, resolve and verify identifiers through a tree of nodes that nobody has to trust."""
     del version
     ctx.obj = ctx.obj or Output()
-
-
 
 
 app.add_typer(key.app, name="key")

@@ -169,8 +169,8 @@ class BulkRun:
         """Book the results of a batch; returns the items that are worth another try."""
         if len(response.results) != len(items):
             detail = f"{len(response.results)} results for {len(items)} items"
-            error = OutcomeUnknownError(Reason.ANSWER_MALFORMED, detail)
-            raise Failure(ExitCode.UNREACHABLE, error, title=f"{self._node.address} answers nonsense")
+            nonsense = OutcomeUnknownError(Reason.ANSWER_MALFORMED, detail)
+            raise Failure(ExitCode.UNREACHABLE, nonsense, title=f"{self._node.address} answers nonsense")
         receipts: list[tuple[Item, Signed]] = []
         refused: list[tuple[Item, IdtraceError]] = []
         repeat: list[Item] = []

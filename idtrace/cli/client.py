@@ -99,7 +99,9 @@ def failure_of_call(error: grpc.RpcError, address: str) -> Failure:
         code = node_code(known)
         title = f"refused by {address}" if code is ExitCode.REFUSED else f"no answer from {address}"
         return Failure(code, known, title=title)
-    status = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
+    # grpc raises one object that is both the error and the call; its type only says the former.
+    call: Any = error
+    status = call.code()
     if status in _SILENT:
         return Failure(
             ExitCode.UNREACHABLE,
@@ -109,6 +111,5 @@ def failure_of_call(error: grpc.RpcError, address: str) -> Failure:
     if status is grpc.StatusCode.UNIMPLEMENTED:
         detail = f"the program at {address} does not offer this call; is it the other kind of node?"
         return Failure(ExitCode.REFUSED, RefusedError(Reason.NOT_AUTHORITATIVE, detail), title=f"refused by {address}")
-    text = (error.details() if isinstance(error, grpc.Call) else None) or "no details"
-    detail = f"{address} failed with {status.name}: {text}"
+    detail = f"{address} failed with {status.name}: {call.details() or 'no details'}"
     return Failure(ExitCode.UNREACHABLE, OutcomeUnknownError(Reason.INTERNAL, detail), title=f"{address} failed")

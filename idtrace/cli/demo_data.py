@@ -66,10 +66,7 @@ def epcis_identifiers(folder: Path | None) -> tuple[dict[str, str], int, int]:
 
     Documents that must be refused (a folder named ``invalid``) are left out. Without a folder our own sample is read.
     """
-    if folder is None:
-        paths = [SAMPLE]
-    else:
-        paths = sorted(p for p in folder.rglob("*.json") if "invalid" not in p.parts)
+    paths = [SAMPLE] if folder is None else sorted(p for p in folder.rglob("*.json") if "invalid" not in p.parts)
     found: dict[str, str] = {}
     refused: set[str] = set()
     for path in paths:

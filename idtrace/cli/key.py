@@ -51,7 +51,9 @@ def new(
     public = PublicKey.of(private.public_key().public_bytes_raw())
     write_private_key(file, private, source() if source else None)
     write_public_key(public_file, [public])
-    output.document({"private": str(file), "public": str(public_file), "encrypted": source is not None, **_json(public)})
+    output.document(
+        {"private": str(file), "public": str(public_file), "encrypted": source is not None, **_json(public)}
+    )
     protection = "encrypted with the passphrase" if source else "NOT encrypted: guard the file, or use a passphrase"
     output.show(pairs([("private key", f"{file} (mode 0600, {protection})"), ("public key", str(public_file))]))
     output.show(_table(public))

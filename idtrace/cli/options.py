@@ -83,11 +83,14 @@ OptionalResolverOption = Annotated[
     ),
 ]
 RootOption = Annotated[
-    Path, typer.Option("--root", metavar="ROOT.pub", envvar="IDTRACE_ROOT", help="Pinned root key: all that is trusted.")
+    Path,
+    typer.Option("--root", metavar="ROOT.pub", envvar="IDTRACE_ROOT", help="Pinned root key: all that is trusted."),
 ]
 OptionalRootOption = Annotated[
     Path | None,
-    typer.Option("--root", metavar="ROOT.pub", envvar="IDTRACE_ROOT", help="Pinned root key to verify answers against."),
+    typer.Option(
+        "--root", metavar="ROOT.pub", envvar="IDTRACE_ROOT", help="Pinned root key to verify answers against."
+    ),
 ]
 PassphraseEnvOption = Annotated[
     str | None, typer.Option("--passphrase-env", metavar="VAR", help="Environment variable that holds the passphrase.")

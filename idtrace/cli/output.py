@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -74,8 +74,9 @@ class Output:
             return
         title = failure.title or _TITLES.get(failure.code, "failed")
         self.notes.print(Text.assemble(("✗ ", "bold red"), (plain(title), "bold red")))
-        rows = [("", plain(error.detail)), ("reason", str(error.reason)), ("field", plain(error.field)), ("hint", hint)]
-        self.notes.print(Padding(pairs([(name, value) for name, value in rows if value]), (0, 0, 0, 2)))
+        rows = [("reason", str(error.reason)), ("field", plain(error.field)), ("hint", hint)]
+        parts = Group(plain(error.detail), pairs([(name, value) for name, value in rows if value]))
+        self.notes.print(Padding(parts, (0, 0, 0, 2)))
 
     def _write(self, text: str) -> None:
         sys.stdout.write(text + "\n")

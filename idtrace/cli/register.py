@@ -27,13 +27,13 @@ from idtrace.cli.exits import ExitCode, Failure
 from idtrace.cli.files import read_file, signed_to_json
 from idtrace.cli.journal import Journal
 from idtrace.cli.options import (
+    TIMEOUT_SECONDS,
     JsonOption,
     KeyOption,
     NodeOption,
     OptionalRootOption,
     PassphraseEnvOption,
     PassphrasePromptOption,
-    TIMEOUT_SECONDS,
     TimeoutOption,
     anchor_of,
     now,
@@ -63,15 +63,18 @@ def register(
     key: KeyOption,
     node: NodeOption,
     identifier: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="Identifier, or any code as scanned (GS1, drug trace code).")
+        str | None, typer.Argument(metavar="ID", help="Identifier, or any code as scanned (GS1, drug trace code).")
     ] = None,
     value: Annotated[
         list[str] | None, typer.Option("--value", "-v", metavar="TYPE=TEXT", help="A value; repeat for several.")
     ] = None,
     restricted: Annotated[
-        list[str] | None, typer.Option("--restricted", metavar="TYPE", help="Values of this type are not for everybody.")
+        list[str] | None,
+        typer.Option("--restricted", metavar="TYPE", help="Values of this type are not for everybody."),
     ] = None,
-    class_: Annotated[str, typer.Option("--class", metavar="ID", help="Class record that the identifier belongs to.")] = "",
+    class_: Annotated[
+        str, typer.Option("--class", metavar="ID", help="Class record that the identifier belongs to.")
+    ] = "",
     ttl: Annotated[
         int,
         typer.Option("--ttl", metavar="SECONDS", min=0, max=TTL_SECONDS_MAX, help="How long caches may keep it."),
@@ -251,4 +254,3 @@ def _progress(output: Output) -> Progress:
         transient=True,
         disable=output.as_json or not output.notes.is_terminal,
     )
-

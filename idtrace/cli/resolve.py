@@ -33,8 +33,8 @@ from idtrace.cli.options import (
 )
 from idtrace.cli.output import Output, failure_of, pairs, plain
 from idtrace.cli.show import chain_tree, checks_table, record_view, report_json, span, verdict_line
-from idtrace.errors import IdtraceError, InputError, OutcomeUnknownError, Reason
-from idtrace.record import RecordBody
+from idtrace.errors import IdtraceError, InputError, OutcomeUnknownError, Reason, VerificationError
+from idtrace.record import RecordBody, Status
 from idtrace.scan import scan
 from idtrace.v1 import resolver_pb2, resolver_pb2_grpc
 from idtrace.verification import Report, verify_bundle
@@ -88,32 +88,39 @@ def judge(identifier: str, response: Any, anchor: Anchor, at: int) -> Resolution
         "ttl_ms": response.ttl_ms,
         "upstream_calls": response.upstream_calls,
     }
-
-    def bogus(reason: str, detail: str, bundle: Bundle | None = None, report: Report | None = None) -> Resolution:
-        return Resolution(identifier, Verdict.BOGUS, reason, detail, bundle, report, origin)
-
     if claimed in (Verdict.UNREACHABLE, Verdict.BOGUS):
         # Nothing is proven, and nothing has to be: neither is believed as an answer.
         return Resolution(identifier, claimed, response.reason, response.detail, None, None, origin)
-    if claimed is None or not response.HasField("bundle"):
-        return bogus(Reason.ANSWER_EMPTY, "the resolver answers without a proof")
     try:
-        bundle = bundle_from_pb(response.bundle)
+        bundle = _proof(identifier, response)
     except IdtraceError as error:
-        return bogus(error.reason, f"the proof is malformed: {error.detail}")
-    # 2. the bundle answers our question
-    if str(bundle.identifier) != identifier:
-        return bogus(Reason.RECORD_WRONG_IDENTIFIER, f"the proof is about {bundle.identifier}", bundle)
+        return Resolution(identifier, Verdict.BOGUS, error.reason, error.detail, None, None, origin)
     # 3. the bundle verifies
     report = verify_bundle(bundle, anchor, now=at)
     if not report.valid:
         broken = report.checks[-1]
-        return bogus(broken.reason or "", broken.detail, bundle, report)
+        return Resolution(identifier, Verdict.BOGUS, broken.reason or "", broken.detail, bundle, report, origin)
     # 4. it proves the verdict
     if report.verdict is not claimed:
         detail = f"the resolver says {claimed}, and its proof shows {report.verdict}"
-        return bogus(Reason.ANSWER_CONTRADICTS_ITSELF, detail, bundle, report)
+        reason = Reason.ANSWER_CONTRADICTS_ITSELF
+        return Resolution(identifier, Verdict.BOGUS, reason, detail, bundle, report, origin)
     return Resolution(identifier, claimed, response.reason, response.detail, bundle, report, origin)
+
+
+def _proof(identifier: str, response: Any) -> Bundle:
+    """The bundle of a response that claims to prove something.
+
+    Raises:
+        InputError, VerificationError: there is none, it is malformed, or it answers another question.
+    """
+    if response.verdict not in _VERDICTS or not response.HasField("bundle"):
+        raise VerificationError(Reason.ANSWER_EMPTY, "the resolver answers without a proof")
+    bundle = bundle_from_pb(response.bundle)
+    # 2. the bundle answers our question
+    if str(bundle.identifier) != identifier:
+        raise VerificationError(Reason.RECORD_WRONG_IDENTIFIER, f"the proof is about {bundle.identifier}")
+    return bundle
 
 
 def ask(node: Node, texts: Sequence[str], *, fresh: bool) -> list[Any]:
@@ -145,42 +152,55 @@ def _batch_error(error: Any) -> InputError:
 
 
 def resolve_all(
-    output: Output, node: Node, texts: Sequence[str], anchor: Anchor, *, fresh: bool = False
-) -> tuple[list[ExitCode], list[Resolution]]:
-    """Read, ask, verify and show each text; as JSON one document, or a list of several."""
-    codes: list[ExitCode] = []
-    resolutions: list[Resolution] = []
-    documents: list[dict[str, Any]] = []
-    readable: list[str] = []
+    node: Node, texts: Sequence[str], anchor: Anchor, *, fresh: bool = False
+) -> list[Resolution | tuple[str, InputError]]:
+    """Read, ask and verify each text; a text that is no code comes back with its error, in its place.
+
+    Raises:
+        Failure: the resolver does not answer at all.
+    """
+    results: list[Resolution | tuple[str, InputError]] = []
+    readable: list[tuple[int, str]] = []
     for text in texts:
         try:
-            readable.append(str(scan(text).identifier))
+            readable.append((len(results), str(scan(text).identifier)))
+            results.append((text, InputError(Reason.ANSWER_EMPTY, "no answer")))
         except InputError as error:
-            codes.append(_refuse(output, documents, text, error))
-    for identifier, answer in zip(readable, ask(node, readable, fresh=fresh) if readable else [], strict=True):
-        if isinstance(answer, InputError):
-            codes.append(_refuse(output, documents, identifier, answer))
-            continue
-        resolution = judge(identifier, answer, anchor, now())
-        resolutions.append(resolution)
-        codes.append(verdict_code(resolution.verdict))
-        documents.append(_json(resolution))
-        _show(output, resolution)
-    output.document(documents[0] if len(texts) == 1 else documents)
-    return codes, resolutions
+            results.append((text, error))
+    answers = ask(node, [identifier for _, identifier in readable], fresh=fresh) if readable else []
+    for (position, identifier), answer in zip(readable, answers, strict=True):
+        refused = isinstance(answer, InputError)
+        results[position] = (identifier, answer) if refused else judge(identifier, answer, anchor, now())
+    return results
 
 
-def _refuse(output: Output, documents: list[dict[str, Any]], text: str, error: InputError) -> ExitCode:
+def code_of(result: Resolution | tuple[str, InputError]) -> ExitCode:
+    """Exit code of one result."""
+    return verdict_code(result.verdict) if isinstance(result, Resolution) else local_code(result[1])
+
+
+def show(output: Output, result: Resolution | tuple[str, InputError]) -> None:
+    """One result for a person."""
+    if isinstance(result, Resolution):
+        _show(output, result)
+    elif not output.as_json:
+        output.failure(failure_of(result[1]))
+
+
+def as_json_body(result: Resolution | tuple[str, InputError]) -> dict[str, Any]:
+    """One result for a program."""
+    if isinstance(result, Resolution):
+        return _json(result)
+    text, error = result
     body = {"reason": str(error.reason), "field": error.field, "detail": error.detail}
-    documents.append({"text": text, "error": {**body, "exit_code": int(local_code(error))}})
-    if not output.as_json:
-        output.failure(failure_of(error))
-    return local_code(error)
+    return {"text": text, "error": {**body, "exit_code": int(local_code(error))}}
 
 
 def _show(output: Output, resolution: Resolution) -> None:
-    output.show(verdict_line(resolution.verdict, resolution.identifier))
     report, bundle = resolution.report, resolution.bundle
+    body = RecordBody.parse(report.record.signed.payload) if report and report.record else None
+    status = body.status if body else Status.ACTIVE
+    output.show(verdict_line(resolution.verdict, resolution.identifier, status))
     if resolution.verdict in (Verdict.UNREACHABLE, Verdict.BOGUS):
         rows = [("reason", resolution.reason), ("", plain(resolution.detail))]
         output.show(pairs([row for row in rows if row[1]]))
@@ -190,9 +210,10 @@ def _show(output: Output, resolution: Resolution) -> None:
             output.show("", checks_table(report.checks))
         output.show("")
         return
-    assert report is not None and bundle is not None, "every other verdict is proven"
-    if report.record is not None:
-        output.show(*record_view(report.record, RecordBody.parse(report.record.signed.payload), report.withheld))
+    assert report is not None, "every other verdict is proven"
+    assert bundle is not None, "and this is what proves it"
+    if report.record is not None and body is not None:
+        output.show(*record_view(report.record, body, report.withheld))
     else:
         output.show(pairs([("proof", report.checks[-1].detail)]))
     origin = resolution.origin
@@ -241,9 +262,14 @@ def resolve(
         raise typer.BadParameter("one proof goes into one file: give one identifier", param_hint="--save")
     anchor = anchor_of(root)
     with connect(resolver, timeout) as node:
-        codes, resolutions = resolve_all(output, node, identifiers, anchor, fresh=fresh)
-    if save is not None and resolutions and resolutions[0].bundle is not None:
-        form = write_bundle(save, resolutions[0].bundle)
-        doubt = "" if resolutions[0].verdict is not Verdict.BOGUS else ", which does NOT verify: evidence, not an answer"
+        results = resolve_all(node, identifiers, anchor, fresh=fresh)
+    for result in results:
+        show(output, result)
+    documents = [as_json_body(result) for result in results]
+    output.document(documents[0] if len(documents) == 1 else documents)
+    first = results[0]
+    if save is not None and isinstance(first, Resolution) and first.bundle is not None:
+        form = write_bundle(save, first.bundle)
+        doubt = ", which does NOT verify: evidence, not an answer" if first.verdict is Verdict.BOGUS else ""
         output.note(f"saved {save} ({form} form){doubt}")
-    raise typer.Exit(gravest(codes))
+    raise typer.Exit(gravest(code_of(result) for result in results))

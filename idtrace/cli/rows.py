@@ -94,9 +94,7 @@ def _read_csv(file: Iterable[str], defaults: Defaults, field: str) -> Iterator[L
 def _csv_line(number: int, header: list[str], cells: list[str], place: int, defaults: Defaults) -> Line | BadLine:
     text = cells[place] if place < len(cells) else ""
     try:
-        if len(cells) != len(header):
-            rule = f"the line has {len(cells)} cells, the header {len(header)}"
-            raise InputError(Reason.FIELD_MALFORMED, rule, field="line")
+        _require_as_many(cells, header)
         values = tuple(
             (type_, cell.encode(), permission_of(type_, defaults.restricted))
             for type_, cell in zip(header, cells, strict=True)
@@ -105,6 +103,12 @@ def _csv_line(number: int, header: list[str], cells: list[str], place: int, defa
         return Line(number, _draft(text, values, defaults.class_id, defaults.ttl_seconds, defaults.kind))
     except InputError as error:
         return BadLine(number, text, error)
+
+
+def _require_as_many(cells: list[str], header: list[str]) -> None:
+    if len(cells) != len(header):
+        rule = f"the line has {len(cells)} cells, the header {len(header)}"
+        raise InputError(Reason.FIELD_MALFORMED, rule, field="line")
 
 
 def _check_header(header: list[str], field: str) -> None:

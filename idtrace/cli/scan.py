@@ -8,6 +8,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from idtrace.chain import Anchor
+from idtrace.cli import resolve as resolving
 from idtrace.cli.client import Node, connect
 from idtrace.cli.exits import ExitCode, gravest, local_code
 from idtrace.cli.options import (
@@ -20,18 +22,19 @@ from idtrace.cli.options import (
     output_of,
 )
 from idtrace.cli.output import Output, failure_of, pairs, plain
-from idtrace.cli.resolve import resolve_all
 from idtrace.errors import InputError
 from idtrace.scan import TEXT_CHARS_MAX, Scanned
 from idtrace.scan import scan as read_code
 
-# A wedge scanner types FNC1 as the control character or, where it cannot, as one of these marks of its manual.
-_LINE_CHARS_MAX: Final = TEXT_CHARS_MAX + 2
+# Four bytes a character at most, and CR LF; what is longer is cut into refusals, never kept in memory.
+LINE_BYTES_MAX: Final = 4 * TEXT_CHARS_MAX + 2
 
 
 def scan(
     ctx: typer.Context,
-    text: Annotated[str, typer.Argument(metavar="TEXT", help='Code as scanned; "-" reads a code a line, as a wedge scanner types.')],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help='Code as scanned; "-" reads a code a line, as a wedge scanner types.')
+    ],
     resolver: OptionalResolverOption = None,
     root: OptionalRootOption = None,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
@@ -46,9 +49,64 @@ def scan(
     del as_json
     output = output_of(ctx)
     if resolver is None:
-        raise typer.Exit(_each(output, text, None, None))
+        raise typer.Exit(_scan_all(output, text, None))
     if root is None:
         raise typer.BadParameter("an answer is verified: name the root key", param_hint="--root")
     anchor = anchor_of(root)
     with connect(resolver, timeout) as node:
-        raise typer.Exit(_each(output, text, node, anchor))
+        raise typer.Exit(_scan_all(output, text, (node, anchor)))
+
+
+def _scan_all(output: Output, text: str, asking: tuple[Node, Anchor] | None) -> ExitCode:
+    if text != "-":
+        code, body = _scan_one(output, text, asking)
+        output.document(body)
+        return code
+    codes = {ExitCode.OK}
+    for line in _lines():
+        code, body = _scan_one(output, line, asking)
+        output.line(body)
+        sys.stdout.flush()
+        codes.add(code)
+    return gravest(codes)
+
+
+def _scan_one(output: Output, text: str, asking: tuple[Node, Anchor] | None) -> tuple[ExitCode, dict[str, Any]]:
+    try:
+        scanned = read_code(text)
+    except InputError as error:
+        if not output.as_json:
+            output.failure(failure_of(error))
+        return local_code(error), resolving.as_json_body((text, error))
+    body = {
+        "text": text,
+        "identifier": str(scanned.identifier),
+        "scheme": scanned.scheme,
+        "form": scanned.form,
+        "attributes": dict(scanned.attributes),
+    }
+    output.show(_table(scanned))
+    if asking is None:
+        return ExitCode.OK, body
+    node, anchor = asking
+    (result,) = resolving.resolve_all(node, [text], anchor)
+    resolving.show(output, result)
+    return resolving.code_of(result), {**body, "resolution": resolving.as_json_body(result)}
+
+
+def _table(scanned: Scanned) -> Any:
+    claims = ", ".join(f"({ai}) {value}" for ai, value in scanned.attributes)
+    rows = [
+        ("identifier", plain(str(scanned.identifier))),
+        ("scheme", f"{scanned.scheme}, written as {scanned.form}"),
+        ("label also says", plain(claims)),
+    ]
+    return pairs([row for row in rows if row[1]])
+
+
+def _lines() -> Iterator[str]:
+    """Codes from standard input without their line ends; empty lines are skipped."""
+    while line := sys.stdin.buffer.readline(LINE_BYTES_MAX):
+        text = line.decode("utf-8", "surrogateescape").removesuffix("\n").removesuffix("\r")
+        if text:
+            yield text

@@ -39,13 +39,13 @@ _VERDICT_STYLES: Final = {
 }
 
 
-def verdict_line(verdict: Verdict, identifier: str, detail: str = "") -> Text:
-    """``✓ FOUND 88.118.8/SN-1`` and why."""
+def verdict_line(verdict: Verdict, identifier: str, status: Status = Status.ACTIVE) -> Text:
+    """``✓ FOUND 88.118.8/SN-1``; a thing that may not be used gets no tick although it is found."""
     mark, style = _VERDICT_STYLES[verdict]
-    line = Text.assemble((f"{mark} {verdict} ", style), (plain(identifier), "bold"))
-    if detail:
-        line.append(f"  {plain(detail)}")
-    return line
+    if verdict is Verdict.FOUND and status is not Status.ACTIVE:
+        mark, style = "!", _STATUS_STYLES[status]
+        return Text.assemble((f"{mark} {verdict}, {status.upper()}", style), " ", (plain(identifier), "bold"))
+    return Text.assemble((f"{mark} {verdict} ", style), (plain(identifier), "bold"))
 
 
 def status_text(status: Status) -> Text:
@@ -59,11 +59,14 @@ def utc(seconds: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """``42 s``, ``5 min``, ``3 h``, ``12 days``."""
+    """``250 ms``, ``42 s``, ``90 s``, ``5 min``, ``1 h``, ``12 days``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     for size, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+        if seconds >= 2 * size or (seconds == size and size > 60):
+            count = f"{seconds / size:.0f}"
+            return f"{count} {unit.removesuffix('s') if count == '1' else unit}"
+    return f"{seconds:.0f} s"
 
 
 def record_view(record: Record, body: RecordBody, withheld: Sequence[int]) -> list[RenderableType]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from idtrace import canonical
+from idtrace.bundle import Bundle
 from idtrace.canonical import BODY_BYTES_MAX, INTEGER_MAX, Fields, Json
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Identifier, Prefix
@@ -108,7 +110,13 @@ BODIES: list[tuple[str, Reason, Callable[[], bytes]]] = [
     ("30,000 open brackets", R.FIELD_MALFORMED, lambda: b"[" * 30_000),
     ("65,537 bytes", R.FIELD_TOO_LARGE, lambda: SOUND + b" " * (BODY_BYTES_MAX + 1 - len(SOUND))),
 ]
-LIES = [Lie(name, reason, lambda make=make: bundle(signed_record(make()))) for name, reason, make in BODIES]
+
+
+def signed_by_its_owner(make: Callable[[], bytes]) -> Bundle:
+    return bundle(signed_record(make()))
+
+
+LIES = [Lie(name, reason, partial(signed_by_its_owner, make)) for name, reason, make in BODIES]
 
 
 @pytest.mark.parametrize("lie", LIES, ids=str)
@@ -139,7 +147,7 @@ def test_denials_have_one_spelling_too() -> None:
     payload = denial().payload
     for forged in (payload.replace(b":", b": ", 1), payload + b" ", payload.replace(b"SN", rb"\u0053N")):
         signed = sign(Kind.DENIAL, forged, signer(f"node of {ZONE}"))
-        assert reason_of(lambda signed=signed: denied(signed)) is R.BODY_NOT_CANONICAL
+        assert reason_of(partial(denied, signed)) is R.BODY_NOT_CANONICAL
 
 
 json_values: st.SearchStrategy[Any] = st.recursive(

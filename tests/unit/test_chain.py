@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from idtrace.bundle import Bundle, Revoked
-from idtrace.chain import CHECKS_MAX, LINKS_MAX, Anchor, Context, NoFloors, TrustedChain
+from idtrace.chain import CHECKS_MAX, LINKS_MAX, Anchor, Context, Link, NoFloors, TrustedChain
 from idtrace.delegation import Role, ZoneKey
 from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import ROOT, Identifier, Prefix
@@ -229,6 +229,11 @@ def test_extending_leaves_the_shorter_chain_as_it_was() -> None:
     assert (shorter.zone, longer.zone) == (PARENT, Prefix.parse(ZONE))
     assert longer.signed == links()
     assert not shorter.is_revoked
+
+
+def test_a_stored_link_is_read_as_it_was_verified() -> None:
+    assert Link.read(link(ZONE)) == trusted().links[-1]
+    assert reason_of(lambda: Link.read(record().signed)) is R.FIELD_MISSING
 
 
 def test_a_chain_is_never_empty() -> None:

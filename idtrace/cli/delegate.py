@@ -1,0 +1,215 @@
+"""``idtrace delegate``: sign the next version of a delegation, keep it, and bring it to the parent's node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import RenderableType
+from rich.text import Text
+
+from idtrace.chain import Anchor
+from idtrace.cli.client import Node, connect
+from idtrace.cli.delegating import Terms, checked_enrolments, next_delegation
+from idtrace.cli.drafts import idempotency_key
+from idtrace.cli.exits import ExitCode, Failure
+from idtrace.cli.files import read_signed, signed_to_json, write_signed
+from idtrace.cli.options import (
+    TIMEOUT_SECONDS,
+    JsonOption,
+    OptionalNodeOption,
+    OptionalRootOption,
+    PassphraseEnvOption,
+    PassphrasePromptOption,
+    TimeoutOption,
+    anchor_of,
+    now,
+    output_of,
+    signer_of,
+)
+from idtrace.cli.output import Output, pairs
+from idtrace.cli.show import utc
+from idtrace.cli.trust import Zone, current_delegation, zone_of
+from idtrace.delegation import LIFETIME_SECONDS_MAX, Delegation, State
+from idtrace.errors import InputError, Reason, RefusedError
+from idtrace.identifier import ROOT, Prefix
+from idtrace.signature import Kind, Signed, Signer, sign
+from idtrace.statements import Application
+from idtrace.v1 import delegation_pb2, delegation_pb2_grpc, registry_pb2, registry_pb2_grpc
+from idtrace.wire import signed_from_pb, signed_to_pb
+
+
+def delegate(
+    ctx: typer.Context,
+    keys: Annotated[
+        list[Path], typer.Option("--key", "-k", metavar="FILE", help="Zone key of the parent; several for a threshold.")
+    ],
+    child: Annotated[
+        str, typer.Option("--child", metavar="PREFIX", help='Zone to hand out; "" is the root itself.')
+    ] = "",
+    zone: Annotated[str, typer.Option("--zone", metavar="PREFIX", help="Parent that hands it out.")] = "",
+    root_zone: Annotated[
+        bool, typer.Option("--root-zone", help="The root's own key set, signed by the pinned root key.")
+    ] = False,
+    enrol: Annotated[
+        list[Path] | None, typer.Option("--enrol", metavar="FILE", help="Keys to add: files of idtrace key enrol.")
+    ] = None,
+    applied: Annotated[
+        bool, typer.Option("--applied", help="Take keys, endpoints and hosting from the prefix application.")
+    ] = False,
+    drop_key: Annotated[
+        list[str] | None, typer.Option("--drop-key", metavar="KEY_ID", help="Key to take out; repeatable.")
+    ] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option("--endpoint", metavar="HOST:PORT", help="Where the child answers; repeatable.")
+    ] = None,
+    hosted: Annotated[
+        bool | None, typer.Option("--hosted/--not-hosted", help="Whether the parent's node keeps the records.")
+    ] = None,
+    threshold: Annotated[
+        int | None, typer.Option("--threshold", min=1, max=8, help="Zone keys that have to sign together.")
+    ] = None,
+    days: Annotated[
+        int, typer.Option("--days", min=1, max=LIFETIME_SECONDS_MAX // 86_400, help="How long it lasts.")
+    ] = 365,
+    revoke: Annotated[bool, typer.Option("--revoke", help="Take the zone back.")] = False,
+    node: OptionalNodeOption = None,
+    current: Annotated[
+        Path | None, typer.Option("--current", metavar="FILE", help="Current version, when signing without a node.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="File to keep the signed delegation in.")
+    ] = None,
+    root: OptionalRootOption = None,
+    passphrase_env: PassphraseEnvOption = None,
+    passphrase_prompt: PassphrasePromptOption = False,
+    timeout: TimeoutOption = TIMEOUT_SECONDS,
+    as_json: JsonOption = False,
+) -> None:
+    """Hand out a zone: its keys, its endpoints and until when. Run again to rotate keys; --revoke takes it back.
+
+    First:   idtrace delegate --zone 88.118 --child 88.118.8 --key parent.key --enrol a.json --endpoint n8.example:7201
+
+    Later:   idtrace delegate --zone 88.118 --child 88.118.8 --key parent.key --enrol new.json --drop-key OLD_KEY_ID
+
+    The parent's node knows the current version; keys and endpoints that are not named stay. Without --node the
+    delegation is only signed and kept (--out), as an offline root key wants it; --current then names the last one.
+    """
+    del as_json
+    output = output_of(ctx)
+    parent, target = _zones(zone, child, root_zone=root_zone)
+    if node is None and (out is None or applied):
+        raise typer.BadParameter("say where it goes: --node, or --out to sign only", param_hint="--node")
+    signers = [signer_of(key, passphrase_env, prompt=passphrase_prompt) for key in keys]
+    terms = Terms(tuple(endpoint or ()), hosted, days, threshold, tuple(drop_key or ()), revoke)
+    proofs = [signed for file in enrol or () for signed in read_signed(file, Kind.ENROLMENT)]
+    anchor = anchor_of(root) if root else None
+    with connect(node, timeout) if node else nullcontext() as peer:
+        if applied:
+            assert peer is not None
+            proofs, terms = _from_application(peer, target, proofs, terms)
+        known = _current(peer, current, target, signers, anchor)
+        body = next_delegation(target, parent, known, checked_enrolments(proofs, target), terms, now())
+        signed = sign(Kind.DELEGATION, body.payload(), *signers)
+        if out is not None:
+            write_signed(out, [signed])
+        if peer is not None:
+            _submit(peer, body, signed, proofs)
+    _show(output, body, signed, out, node)
+
+
+def _zones(zone: str, child: str, *, root_zone: bool) -> tuple[Prefix, Prefix]:
+    """Parent and child.
+
+    Raises:
+        typer.BadParameter: neither a child nor the root is named, or both.
+    """
+    parent, target = Prefix.parse(zone, field="--zone"), Prefix.parse(child, field="--child")
+    if target.is_root:
+        if not parent.is_root:
+            raise typer.BadParameter(f"name the zone that {zone} hands out", param_hint="--child")
+        return ROOT, ROOT
+    if root_zone:
+        raise typer.BadParameter("--root-zone is for the root itself; leave --child away", param_hint="--root-zone")
+    return parent, target
+
+
+def _current(
+    node: Node | None, file: Path | None, target: Prefix, signers: Sequence[Signer], anchor: Anchor | None
+) -> Delegation | None:
+    if file is not None:
+        chain = read_signed(file, Kind.DELEGATION)
+    elif node is not None:
+        try:
+            chain = zone_of(node, target).chain
+        except Failure as failure:
+            # A root that has no key set yet knows nothing of any zone, its own included.
+            if target.is_root and failure.error.reason is Reason.NOT_AUTHORITATIVE:
+                return None
+            raise
+    else:
+        return None
+    public = [signer.public_key for signer in signers]
+    return current_delegation(Zone(chain, None, hosted=False), target, public, anchor, now())
+
+
+def _from_application(node: Node, target: Prefix, proofs: list[Signed], terms: Terms) -> tuple[list[Signed], Terms]:
+    stub = registry_pb2_grpc.RegistryServiceStub(node.channel)
+    answer = node.ask(stub.GetPrefixStatus, registry_pb2.GetPrefixStatusRequest(prefix=str(target)))
+    if not answer.HasField("application"):
+        error = RefusedError(Reason.PREFIX_UNKNOWN, f"nobody has applied for {target}", field="--applied")
+        raise Failure(ExitCode.REFUSED, error, title=f"refused by {node.address}")
+    application = Application.parse(signed_from_pb(answer.application, "application").payload)
+    if application.prefix != target:
+        raise InputError(Reason.ANSWER_MALFORMED, f"the application is for {application.prefix}", field="application")
+    proofs = proofs + [signed_from_pb(signed, "enrolments") for signed in answer.enrolments]
+    hosted = application.hosted if terms.hosted is None else terms.hosted
+    endpoints = terms.endpoints or application.endpoints
+    return proofs, Terms(endpoints, hosted, terms.days, terms.threshold, terms.drop_keys, terms.revoke)
+
+
+def _submit(node: Node, body: Delegation, signed: Signed, proofs: list[Signed]) -> None:
+    stub = delegation_pb2_grpc.DelegationServiceStub(node.channel)
+    key, message = idempotency_key(signed.payload, Kind.DELEGATION), signed_to_pb(signed)
+    if body.state is State.REVOKED:
+        node.write(stub.Revoke, delegation_pb2.RevokeRequest(idempotency_key=key, delegation=message))
+        return
+    enrolments = [signed_to_pb(proof) for proof in proofs]
+    method, request = (
+        (stub.Delegate, delegation_pb2.DelegateRequest)
+        if body.version == 1
+        else (stub.Rotate, delegation_pb2.RotateRequest)
+    )
+    node.write(method, request(idempotency_key=key, delegation=message, enrolments=enrolments))
+
+
+def _show(output: Output, body: Delegation, signed: Signed, out: Path | None, node: str | None) -> None:
+    output.document(
+        {
+            "child": str(body.child),
+            "parent": str(body.parent),
+            "version": body.version,
+            "state": body.state,
+            "expires": body.expires,
+            "hash": body.hash.hex(),
+            "submitted_to": node or "",
+            "file": str(out or ""),
+            "delegation": signed_to_json(signed),
+        }
+    )
+    revoked = body.state is State.REVOKED
+    word = Text("REVOKED", style="bold red") if revoked else Text("ACTIVE", style="bold green")
+    rows: list[tuple[str, RenderableType]] = [
+        ("zone", Text(str(body.child) or "the root", style="bold")),
+        ("state", Text.assemble(word, f", version {body.version}")),
+        ("until", utc(body.expires)),
+    ]
+    rows += [("key", f"{key.key.key_id}  {', '.join(sorted(key.roles))}") for key in body.keys]
+    if body.endpoints:
+        rows.append(("answers at", ", ".join(body.endpoints) + (" (hosted)" if body.hosted else "")))
+    rows.append(("kept in", str(out)) if out else ("", ""))
+    rows.append(("in force at", node) if node else ("", Text("signed only; no node knows it yet", style="yellow")))
+    output.show(pairs([row for row in rows if row[1] != ""]))

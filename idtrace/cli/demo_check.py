@@ -1,0 +1,117 @@
+"""Resolves many identifiers through a resolver and verifies every single proof, as an auditor in a hurry would."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from idtrace import wire
+from idtrace.bundle import Bundle, Verdict
+from idtrace.chain import Anchor, Context, TrustedChain
+from idtrace.cli.client import connect
+from idtrace.errors import IdtraceError, Reason, VerificationError
+from idtrace.record import Record
+from idtrace.scan import scan
+from idtrace.signature import Signed
+from idtrace.v1 import resolver_pb2, resolver_pb2_grpc
+
+# The resolver's limit; two batches under way keep both sides busy.
+BATCH: Final = 256
+UNDER_WAY: Final = 2
+TIMEOUT_SECONDS: Final = 30.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of a run: proven answers by verdict, refusals by reason, and how long the resolver took."""
+
+    verdicts: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    count: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """Answers a second, verification included."""
+        return self.count / self.seconds if self.seconds else 0.0
+
+    def all_found(self, expected: int) -> bool:
+        """Whether every one was found and proven."""
+        return self.verdicts == {Verdict.FOUND: expected} and not self.refused
+
+
+class Prover:
+    """Verifies bundles; a chain that many bundles share is verified once."""
+
+    def __init__(self, anchor: Anchor, now: int) -> None:
+        self._anchor = anchor
+        self._now = now
+        self._chains: dict[tuple[Signed, ...], TrustedChain] = {}
+
+    def check(self, text: str, bundle: Bundle) -> None:
+        """Check that a bundle proves a record of the identifier that stands in ``text``.
+
+        Raises:
+            VerificationError: it does not.
+        """
+        if not isinstance(bundle.outcome, Record):
+            raise VerificationError(Reason.ANSWER_CONTRADICTS_ITSELF, "the proof holds no record", field="bundle")
+        chain = self._chains.get(bundle.delegations)
+        if chain is None:
+            chain = self._chain(bundle.delegations)
+            self._chains[bundle.delegations] = chain
+        chain.check_record(bundle.outcome, scan(text).identifier, Context.at(self._now))
+
+    def _chain(self, delegations: tuple[Signed, ...]) -> TrustedChain:
+        context = Context.at(self._now)
+        chain = TrustedChain.begin(self._anchor, delegations[0], context)
+        for signed in delegations[1:]:
+            chain = chain.extend(signed, context)
+        return chain
+
+
+def resolve_all(
+    address: str, texts: Sequence[str], prover: Prover, progress: Callable[[int], None] = lambda _: None
+) -> Tally:
+    """Resolve texts in batches and verify every answer on this side.
+
+    Raises:
+        Failure: the resolver does not answer.
+    """
+    tally = Tally(count=len(texts))
+    started = time.perf_counter()
+    with connect(address, TIMEOUT_SECONDS) as node:
+        stub = resolver_pb2_grpc.ResolverServiceStub(node.channel)
+        waiting: list[tuple[Sequence[str], Any]] = []
+        for start in range(0, len(texts), BATCH):
+            piece = texts[start : start + BATCH]
+            items = [resolver_pb2.ResolveRequest(text=text) for text in piece]
+            request = resolver_pb2.ResolveBatchRequest(items=items)
+            waiting.append((piece, stub.ResolveBatch.future(request, timeout=TIMEOUT_SECONDS)))
+            if len(waiting) == UNDER_WAY:
+                _book(tally, prover, *waiting.pop(0))
+                progress(BATCH)
+        for piece, future in waiting:
+            _book(tally, prover, piece, future)
+            progress(len(piece))
+    tally.seconds = time.perf_counter() - started
+    return tally
+
+
+def _book(tally: Tally, prover: Prover, texts: Sequence[str], future: Any) -> None:
+    for text, result in zip(texts, future.result().results, strict=True):
+        if result.WhichOneof("result") == "error":
+            tally.refused[result.error.reason] += 1
+            continue
+        response = result.response
+        if response.verdict != resolver_pb2.VERDICT_FOUND:
+            tally.verdicts[resolver_pb2.Verdict.Name(response.verdict).removeprefix("VERDICT_")] += 1
+            continue
+        try:
+            prover.check(text, wire.bundle_from_pb(response.bundle))
+            tally.verdicts[Verdict.FOUND] += 1
+        except IdtraceError as error:
+            tally.refused[str(error.reason)] += 1

@@ -1,0 +1,148 @@
+"""The gRPC edge of a resolver: parse, call, answer. Errors are raised and become statuses in the edge's interceptor."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import grpc.aio
+
+from idtrace import wire
+from idtrace.bundle import Verdict
+from idtrace.errors import IdtraceError, InputError, Reason
+from idtrace.identifier import Identifier
+from idtrace.record import TIME_MAX
+from idtrace.scan import scan
+from idtrace.serving.errors import item_error
+from idtrace.v1 import resolver_pb2 as pb
+from idtrace.v1 import resolver_pb2_grpc
+from idtrace.verification import Report, verify_bundle
+from resolver.driver import Answer, Resolver, Source
+
+# The longest text that a scanner or a browser hands over in one piece; measured in UTF-8.
+TEXT_BYTES_MAX: Final = 2_048
+# One pallet's labels; a batch of more is cut by the caller, who sees progress.
+BATCH_MAX: Final = 256
+# Of one batch under way at once: 16 batches fill the resolver's bound on walks, and no one batch does.
+BATCH_CONCURRENCY: Final = 64
+# As the contract says; an answer's bundle is far below it.
+VERIFY_BYTES_MAX: Final = 1_048_576
+_MS_MAX: Final = 2**32 - 1
+
+_VERDICTS: Final = {
+    Verdict.FOUND: pb.VERDICT_FOUND,
+    Verdict.ABSENT: pb.VERDICT_ABSENT,
+    Verdict.GONE: pb.VERDICT_GONE,
+    Verdict.UNREACHABLE: pb.VERDICT_UNREACHABLE,
+    Verdict.BOGUS: pb.VERDICT_BOGUS,
+}
+_SOURCES: Final = {
+    Source.CACHE: pb.SOURCE_CACHE,
+    Source.WALK: pb.SOURCE_WALK,
+    Source.SHARED: pb.SOURCE_SHARED,
+}
+
+
+class ResolverService(resolver_pb2_grpc.ResolverServiceServicer):
+    """``idtrace.v1.ResolverService`` over one :class:`Resolver`."""
+
+    def __init__(self, resolver: Resolver, clock: Callable[[], float] = time.time) -> None:
+        self._resolver = resolver
+        self._clock = clock
+
+    async def Resolve(
+        self, request: pb.ResolveRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ResolveResponse:
+        """Resolve one scanned text.
+
+        Raises:
+            InputError: the text is no identifier.
+            BusyError: too many walks are under way.
+        """
+        del context
+        return await self._resolve(request)
+
+    async def ResolveBatch(
+        self, request: pb.ResolveBatchRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ResolveBatchResponse:
+        """Resolve 1 to 256 texts at the same time; each succeeds or fails alone.
+
+        Raises:
+            InputError: FIELD_MISSING or BATCH_TOO_LARGE.
+        """
+        del context
+        if not request.items:
+            raise InputError(Reason.FIELD_MISSING, "a batch has at least one item", field="items")
+        if len(request.items) > BATCH_MAX:
+            raise InputError(Reason.BATCH_TOO_LARGE, f"a batch has at most {BATCH_MAX} items", field="items")
+        slots = asyncio.Semaphore(BATCH_CONCURRENCY)
+
+        async def one(position: int, item: pb.ResolveRequest) -> pb.ResolveBatchResult:
+            async with slots:
+                try:
+                    return pb.ResolveBatchResult(response=await self._resolve(item))
+                except IdtraceError as error:
+                    code, reason, field, detail = item_error(error)
+                    where = f"items[{position}].{field}" if field else ""
+                    return pb.ResolveBatchResult(
+                        error=pb.ResolveError(code=code, reason=reason, field=where, detail=detail)
+                    )
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(position, item)) for position, item in enumerate(request.items)]
+        return pb.ResolveBatchResponse(results=[task.result() for task in tasks])
+
+    async def Verify(self, request: pb.VerifyRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.VerifyResponse:
+        """Verify a bundle against this resolver's root key.
+
+        Raises:
+            InputError: the bytes are no bundle, or the time is none.
+        """
+        del context
+        if len(request.bundle) > VERIFY_BYTES_MAX:
+            raise InputError(
+                Reason.FIELD_TOO_LARGE, f"a bundle to verify has at most {VERIFY_BYTES_MAX} bytes", field="bundle"
+            )
+        if not 0 <= request.at <= TIME_MAX:
+            raise InputError(Reason.FIELD_MALFORMED, f"at is within 0 and {TIME_MAX}", field="at")
+        bundle = wire.bundle_from_bytes(request.bundle)
+        return _report_to_pb(verify_bundle(bundle, self._resolver.anchor, now=request.at or int(self._clock())))
+
+    async def _resolve(self, request: pb.ResolveRequest) -> pb.ResolveResponse:
+        answer = await self._resolver.resolve(_identifier(request.text), fresh=request.fresh)
+        return answer_to_pb(answer)
+
+
+def _identifier(text: str) -> Identifier:
+    if not text:
+        raise InputError(Reason.FIELD_MISSING, "there is no text to resolve", field="text")
+    if len(text) > TEXT_BYTES_MAX or len(text.encode()) > TEXT_BYTES_MAX:
+        raise InputError(Reason.FIELD_TOO_LARGE, f"a text has at most {TEXT_BYTES_MAX} bytes", field="text")
+    return scan(text).identifier
+
+
+def answer_to_pb(answer: Answer) -> pb.ResolveResponse:
+    """Domain to message."""
+    resolution = answer.resolution
+    return pb.ResolveResponse(
+        identifier=str(resolution.identifier),
+        verdict=_VERDICTS[resolution.verdict],
+        reason=str(resolution.reason or ""),
+        detail=resolution.detail,
+        bundle=wire.bundle_to_pb(resolution.bundle) if resolution.bundle else None,
+        source=_SOURCES[answer.source],
+        age_ms=min(answer.age_ms, _MS_MAX),
+        ttl_ms=min(answer.ttl_ms, _MS_MAX),
+        # An answer from the cache took none; one that was shared took those of the walk.
+        upstream_calls=0 if answer.source is Source.CACHE else resolution.upstream_calls,
+    )
+
+
+def _report_to_pb(report: Report) -> pb.VerifyResponse:
+    checks = [
+        pb.Check(name=check.name, passed=check.passed, reason=str(check.reason or ""), detail=check.detail)
+        for check in report.checks
+    ]
+    return pb.VerifyResponse(valid=report.valid, verdict=_VERDICTS[report.verdict], checks=checks)

@@ -1,0 +1,200 @@
+"""A store in memory that polices its caller, and fails on demand before or after it has persisted.
+
+Held to the same contract as the real engines (tests/integration/test_storage_contract.py). It also watches what the
+contract leaves to the caller: a commit at a time, nothing between a failed commit and ``reopen``, a record that is the
+one its head and its receipt speak of, versions that chain, delegations that never go back. Whatever is broken stands in
+``broken`` as well, since a caller may take the exception for the engine's own.
+Model: Sunlight's MemoryBackend (fail-and-persist, fail-and-not-persist at each step).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from idtrace import wire
+from idtrace.delegation import Delegation
+from idtrace.record import RecordBody
+from idtrace.statements import PrefixStatus, Receipt
+from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write
+
+Change = Sequence[Write] | Grant
+Hook = Callable[[Change], bool]
+
+
+class EngineError(Exception):
+    """What the engine raises when a hook says so."""
+
+
+def never(change: Change) -> bool:
+    del change
+    return False
+
+
+def once(when: Hook = lambda _: True) -> Hook:
+    """True for the first change of this kind, and never again."""
+    left = [True]
+
+    def hook(change: Change) -> bool:
+        if not left or not when(change):
+            return False
+        left.clear()
+        return True
+
+    return hook
+
+
+class MemoryStorage:
+    """See the module. ``before_commit`` runs on the committing thread before anything is looked at."""
+
+    def __init__(self) -> None:
+        self.fail_and_persist: Hook = never
+        self.fail_and_not_persist: Hook = never
+        self.before_commit: Callable[[Sequence[Write]], None] = lambda _: None
+        self.broken: list[str] = []
+        self.batches: list[int] = []
+        self.reopened = 0
+        self._versions: dict[str, list[bytes]] = {}
+        self._heads: dict[str, Head] = {}
+        self._keys: dict[tuple[str, str], Earlier] = {}
+        self._claims: dict[Claim, str] = {}
+        self._grants: dict[str, Grant] = {}
+        self._chains: dict[str, tuple[bytes, ...]] = {}
+        self._whole = threading.Lock()  # a reader sees whole commits only
+        self._committing = threading.Lock()
+        self._failed = False
+        self._closed = False
+
+    def _require(self, holds: bool, rule: str) -> None:
+        if not holds:
+            self.broken.append(rule)
+            raise AssertionError(rule)
+
+    @contextmanager
+    def _seen(self) -> Iterator[None]:
+        self._require(not self._closed, "the store was used after close")
+        with self._whole:
+            yield
+
+    def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
+        with self._seen():
+            return {name: self._heads[name] for name in identifiers if name in self._heads}
+
+    def record(self, identifier: str, version: int = 0) -> bytes | None:
+        with self._seen():
+            versions = self._versions.get(identifier, [])
+            return versions[version - 1] if 0 < (version or len(versions)) <= len(versions) else None
+
+    def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
+        with self._seen():
+            return {key: self._keys[zone, key] for key in idempotency_keys if (zone, key) in self._keys}
+
+    def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
+        with self._seen():
+            return {claim: self._claims[claim] for claim in claims if claim in self._claims}
+
+    def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+        self._require(self._committing.acquire(blocking=False), "two commits at once")
+        try:
+            self._require(not self._failed, "a commit after a failed one, without reopen")
+            self.before_commit(writes)
+            self._fail(self.fail_and_not_persist, writes)
+            with self._seen():
+                outcomes = [self._apply(write) for write in writes]
+            self.batches.append(len(writes))
+            self._fail(self.fail_and_persist, writes)
+            return outcomes
+        finally:
+            self._committing.release()
+
+    def _fail(self, hook: Hook, change: Change) -> None:
+        if hook(change):
+            self._failed = not isinstance(change, Grant)
+            raise EngineError("the disk said no")
+
+    def _apply(self, write: Write) -> Outcome:
+        self._police(write)
+        head = self._heads.get(write.identifier)
+        if (write.zone, write.idempotency_key) in self._keys:
+            return Outcome.KEY_USED
+        if (head.version if head else 0) != write.expected:
+            return Outcome.CONFLICT
+        if any(self._claims.get(claim, write.identifier) != write.identifier for claim in write.claims):
+            return Outcome.CLAIMED
+        body = RecordBody.parse(wire.record_from_bytes(write.record).signed.payload)
+        self._require(body.previous == (head.record_hash if head else b""), "a version that names another before it")
+        self._versions.setdefault(write.identifier, []).append(write.record)
+        self._heads[write.identifier] = write.head
+        self._keys[write.zone, write.idempotency_key] = Earlier(write.request_hash, write.receipt)
+        self._claims.update(dict.fromkeys(write.claims, write.identifier))
+        return Outcome.COMMITTED
+
+    def _police(self, write: Write) -> None:
+        record = wire.record_from_bytes(write.record)
+        body = RecordBody.parse(record.signed.payload)
+        said = Head(body.version, record.hash, body.kind, body.status, body.issued_at)
+        self._require(str(body.identifier) == write.identifier, "a record under another identifier")
+        self._require(write.head == said, "a head that is not the record's")
+        self._require(write.head.version == write.expected + 1, "a version that does not follow the expected one")
+        self._require(len(record.values) == len(body.values), "a record without all of its values")
+        receipt = Receipt.parse(wire.signed_from_bytes(write.receipt).payload)
+        about = (receipt.identifier, receipt.version, receipt.record_hash, str(receipt.zone))
+        self._require(about == (body.identifier, body.version, record.hash, write.zone), "a receipt about another one")
+        sizes = {32, len(write.request_hash), *(len(claim.digest) for claim in write.claims)}
+        self._require(sizes == {32}, "a hash that is none")
+
+    def any_within(self, prefix: str) -> bool:
+        with self._seen():
+            return any(name.startswith((f"{prefix}.", f"{prefix}/")) for name in self._heads)
+
+    def grants(self) -> list[Grant]:
+        with self._seen():
+            return list(self._grants.values())
+
+    def put_grant(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
+        self._fail(self.fail_and_not_persist, grant)
+        with self._seen():
+            outcome = self._put_grant(grant, expected, key, request_hash)
+        self._fail(self.fail_and_persist, grant)
+        return outcome
+
+    def _put_grant(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
+        self._require(expected is None or expected.prefix == grant.prefix, "a grant that replaces another prefix's")
+        self._require((grant.version > 0) == bool(grant.delegation), "a version without its delegation")
+        self._require(grant.status in tuple(PrefixStatus), "a status that is none")
+        if grant.delegation:
+            body = Delegation.parse(wire.signed_from_bytes(grant.delegation).payload)
+            self._require((str(body.child), body.version) == (grant.prefix, grant.version), "another's delegation")
+        if key in self._keys:
+            return Outcome.KEY_USED
+        if self._grants.get(grant.prefix) != expected:
+            return Outcome.CONFLICT
+        self._require(expected is None or grant.version >= expected.version, "a delegation that goes back")
+        self._grants[grant.prefix] = grant
+        self._keys[key] = Earlier(request_hash, b"")
+        return Outcome.COMMITTED
+
+    def chains(self) -> dict[str, tuple[bytes, ...]]:
+        with self._seen():
+            return dict(self._chains)
+
+    def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+        with self._seen():
+            self._require(bool(chain), "a chain of no links")
+            last = [Delegation.parse(wire.signed_from_bytes(links[-1]).payload) for links in (chain, self.chain(zone)) if links]
+            self._require(str(last[0].child) == zone, "another zone's chain")
+            self._require(last[0].version >= last[-1].version, "a chain that goes back")
+            self._chains[zone] = tuple(chain)
+
+    def chain(self, zone: str) -> tuple[bytes, ...]:
+        """What is held for a zone, without the lock."""
+        return self._chains.get(zone, ())
+
+    def reopen(self) -> None:
+        with self._whole:
+            self.reopened += 1
+            self._failed = self._closed = False
+
+    def close(self) -> None:
+        self._closed = True
