@@ -1,18 +1,36 @@
 # Everyday verbs. Every target sets up what it needs; a fresh machine wants Python >= 3.11 and make, nothing else.
+#
+#   setup  virtual environment with pinned tools       demo     a whole tree of nodes on this machine, shown and checked
+#   check  format, lint, types, contracts, unit tests  serve    the same tree, left running until Ctrl-C
+#   test   every test, with what they must cover       bench    how fast this machine registers and resolves
+#   proto  generate idtrace/v1 from proto/             released take proto/ as published: later changes must not break it
+#   lock   pin all dependencies anew                   clean    remove whatever these made
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= .
+# Test processes at a time. Each starts nodes of its own, on ports that the system chooses.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest -q -n $(JOBS) -p no:cacheprovider
 
-.PHONY: setup proto lock check test fast demo serve bench faults clean released
+.PHONY: setup proto lock check test demo serve bench clean released
+.DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: requirements/dev.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("idtrace needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+$(VENV)/.pins: requirements/dev.txt
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here. Install Python 3.11 or newer," \
+		"or name the one you have: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit("idtrace needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + \
+		". Name a newer one: make PYTHON=python3.12") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module." \
+		"Debian and Ubuntu keep it in a package of its own: apt-get install python3-venv" >&2; exit 1; }
 	@echo "setting up $(VENV) (about a minute, once)"
-	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.pins pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -26,7 +44,7 @@ proto: setup
 released: setup
 	@$(BIN)/buf build proto -o proto/released.json
 
-lock:
+lock: setup
 	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements/dev.txt
 
@@ -35,14 +53,17 @@ check: setup
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
-	@$(BIN)/deptry --no-ansi . 
-	@$(BIN)/codespell README.md ARCHITECTURE.md CHANGELOG.md idtrace registry resolver loadtest tests proto
+	@$(BIN)/deptry --no-ansi .
+	@$(BIN)/codespell README.md ARCHITECTURE.md CHANGELOG.md Makefile .ci helm idtrace registry resolver loadtest tests proto
 	@$(BIN)/buf lint proto
 	@$(BIN)/buf breaking proto --against proto/released.json
-	@$(BIN)/pytest -q tests/unit tests/scenarios -p no:cacheprovider
+	@$(PYTEST) tests/unit tests/scenarios
 
+# Coverage goes through files: each test process writes one, and the gate reads their sum.
 test: setup
-	@$(BIN)/pytest -q
+	@mkdir -p var
+	@COVERAGE_FILE=var/.coverage $(PYTEST) --cov --cov-branch --cov-report=json:var/coverage.json
+	@$(BIN)/python tests/coverage_gate.py var/coverage.json
 
 demo: setup
 	@$(BIN)/idtrace demo
@@ -54,4 +75,5 @@ bench: setup
 	@$(BIN)/python -m loadtest
 
 clean:
-	@rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) var .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ from idtrace.canonical import Fields, Json
 from idtrace.chain import LINKS_MAX
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Identifier, Prefix
-from idtrace.record import VALUES_MAX, Record, Value
+from idtrace.record import SALT_BYTES, VALUE_BYTES_MAX, VALUE_INDEX_MAX, VALUES_MAX, Record, Value
 from idtrace.signature import SIGNATURES_MAX, Signature, Signed
 
 # Nine delegations and a record with 256 values of 4 KiB, base64: what a scanner has to hold in memory at worst.
@@ -100,8 +100,8 @@ class Bundle:
                 }
             case Denied(signed):
                 body["denial"] = _signed_json(signed)
-            case Revoked(zone):
-                body["revocation"] = str(zone)
+            case revoked:
+                body["revocation"] = str(revoked.zone)
         body["digest"] = self.digest().hex()
         return json.dumps(body, ensure_ascii=False, indent=1) + "\n"
 
@@ -112,7 +112,7 @@ class Bundle:
         Raises:
             InputError: BUNDLE_MALFORMED, BUNDLE_DIGEST, or a field's own reason.
         """
-        if len(text) > BUNDLE_BYTES_MAX:
+        if len(text) > BUNDLE_BYTES_MAX or len(text.encode("utf-8", "surrogatepass")) > BUNDLE_BYTES_MAX:
             raise InputError(Reason.BUNDLE_MALFORMED, "the bundle is too large", field="bundle")
         try:
             parsed = json.loads(text)
@@ -144,9 +144,9 @@ def _parts(bundle: Bundle) -> Iterator[bytes]:
         case Denied(signed):
             yield b"denial"
             yield from _signed_parts(signed)
-        case Revoked(zone):
+        case revoked:
             yield b"revocation"
-            yield str(zone).encode()
+            yield str(revoked.zone).encode()
 
 
 def _signed_parts(signed: Signed) -> Iterator[bytes]:
@@ -159,6 +159,14 @@ def _signed_parts(signed: Signed) -> Iterator[bytes]:
         yield signature.signature
 
 
+def _text(payload: bytes) -> str:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        rule = "a payload is not UTF-8, so the bundle has no JSON form"
+        raise InputError(Reason.BUNDLE_MALFORMED, rule, field="bundle") from None
+
+
 def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
@@ -166,7 +174,7 @@ def _b64(data: bytes) -> str:
 def _signed_json(signed: Signed) -> Json:
     return {
         "payload_type": signed.payload_type,
-        "payload": signed.payload.decode("utf-8", "surrogateescape"),
+        "payload": _text(signed.payload),
         "signatures": [
             {"key_id": s.key_id, "algorithm": s.algorithm, "signature": _b64(s.signature)} for s in signed.signatures
         ],
@@ -194,7 +202,7 @@ def _read(fields: Fields, parsed: dict[str, Any]) -> tuple[Bundle, bytes]:
 
 
 def _read_signed(fields: Fields) -> Signed:
-    payload = fields.text("payload", most=BUNDLE_BYTES_MAX).encode("utf-8", "surrogatepass")
+    payload = fields.text("payload", most=BUNDLE_BYTES_MAX).encode()
     payload_type = fields.text("payload_type", most=128)
     signatures = []
     for item in fields.objects("signatures", most=SIGNATURES_MAX):
@@ -206,7 +214,11 @@ def _read_signed(fields: Fields) -> Signed:
 
 
 def _read_value(fields: Fields) -> Value:
-    value = Value(fields.integer("index"), _unb64(fields, "salt"), _unb64(fields, "data"))
+    index = fields.integer("index", least=1, most=VALUE_INDEX_MAX)
+    value = Value(index, _unb64(fields, "salt"), _unb64(fields, "data"))
+    if len(value.salt) != SALT_BYTES or len(value.data) > VALUE_BYTES_MAX:
+        rule = f"a value has a salt of {SALT_BYTES} bytes and at most {VALUE_BYTES_MAX} bytes of data"
+        raise InputError(Reason.FIELD_MALFORMED, rule, field=fields.path("data"))
     fields.end()
     return value
 

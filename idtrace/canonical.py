@@ -13,6 +13,7 @@ property test holds against the reference implementation.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, NoReturn, TypeVar
@@ -24,6 +25,8 @@ from idtrace.identifier import IDENTIFIER_BYTES_MAX, PREFIX_BYTES_MAX, Identifie
 BODY_BYTES_MAX: Final = 65_536
 # RFC 8785 numbers are IEEE doubles: beyond 2**53 - 1 two integers could share one.
 INTEGER_MAX: Final = 2**53 - 1
+# Half of a UTF-16 pair: JSON can spell it, UTF-8 and a hash cannot.
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 Json = str | int | bool | Sequence["Json"] | Mapping[str, "Json"]
 E = TypeVar("E", bound=StrEnum)
@@ -64,7 +67,7 @@ def _refuse_number(text: str) -> NoReturn:
 def _integer(text: str) -> int:
     if len(text) > 17 or abs(value := int(text)) > INTEGER_MAX:
         raise ValueError(f"{text[:40]} is beyond 2**53 - 1")
-    return value if text[0] != "-" else -value
+    return value
 
 
 class Fields:
@@ -97,6 +100,8 @@ class Fields:
         value = self._take(name)
         if not isinstance(value, str):
             self._fail(name, "is not a string")
+        if not value.isascii() and _SURROGATE.search(value):
+            self._fail(name, "has an unpaired surrogate")
         if len(value) > most:
             self._fail(name, f"has more than {most} characters", Reason.FIELD_TOO_LARGE)
         if len(value) < least:
@@ -187,4 +192,4 @@ class Fields:
     def end(self) -> None:
         """Refuse fields that no reader has taken: a signer must not be able to hide a meaning."""
         for name in self._body:
-            self._fail(name, "is not a field of this body")
+            self._fail(quoted(name), "is not a field of this body")

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from idtrace.delegation import Delegation, Role, State
@@ -81,7 +82,7 @@ class Context:
     @classmethod
     def at(cls, now: int, *, checks: int = CHECKS_MAX, floors: Floors | None = None) -> Context:
         """A fresh budget at a time."""
-        return cls(now, CheckBudget(checks), floors or NoFloors())
+        return cls(now, CheckBudget(checks), NoFloors() if floors is None else floors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +162,7 @@ class TrustedChain:
             VerificationError: ROOT_MISMATCH where none of the pinned keys signed it, or what the broken step says.
         """
         try:
-            delegation = _checked(signed, anchor.keys, anchor.threshold, context, "delegation[0]")
+            delegation = _signed_by(signed, anchor.keys, anchor.threshold, context, "delegation[0]")
         except VerificationError as error:
             if error.reason is Reason.SIGNER_UNKNOWN:
                 detail = "the chain does not begin at the pinned root key"
@@ -171,6 +172,7 @@ class TrustedChain:
             raise VerificationError(
                 Reason.ROOT_MISMATCH, "the chain does not begin at the root zone", field="delegation[0].child"
             )
+        _current(signed, delegation, context, "delegation[0]")
         return cls((Link(signed, delegation),))
 
     def extend(self, signed: Signed, context: Context) -> TrustedChain:
@@ -183,7 +185,7 @@ class TrustedChain:
         if self.is_revoked:
             raise VerificationError(Reason.DELEGATION_REVOKED, f"zone {self.zone} is revoked", field=field)
         keys = self.delegation.keys_for(Role.ZONE)
-        delegation = _checked(signed, keys, self.delegation.zone_threshold, context, field)
+        delegation = _signed_by(signed, keys, self.delegation.zone_threshold, context, field)
         # 3. strictly below the zone that the chain has reached
         if self.zone.within(delegation.child):
             raise VerificationError(
@@ -193,6 +195,7 @@ class TrustedChain:
             raise VerificationError(
                 Reason.REFERRAL_SIDEWAYS, f"{delegation.child} is no child of {self.zone}", field=field
             )
+        _current(signed, delegation, context, field)
         return TrustedChain((*self.links, Link(signed, delegation)))
 
     def in_force(self, now: int) -> None:
@@ -278,25 +281,29 @@ class TrustedChain:
         self.in_force(context.now)
         verify(signed, Kind.RECEIPT, self.delegation.keys_for(Role.NODE), budget=context.budget, field="receipt")
         receipt = _parsed(Receipt.parse, signed.payload)
-        if receipt.record_hash != record.hash or receipt.zone != self.zone:
+        body = _parsed(RecordBody.parse, record.signed.payload)
+        told = (receipt.zone, receipt.identifier, receipt.version, receipt.record_hash)
+        if told != (self.zone, body.identifier, body.version, record.hash):
             raise VerificationError(
                 Reason.RECEIPT_WRONG_RECORD, f"the receipt is about {receipt.identifier}", field="receipt.record_hash"
             )
         return receipt
 
 
-def _checked(signed: Signed, keys: dict[str, PublicKey], threshold: int, context: Context, field: str) -> Delegation:
+def _signed_by(signed: Signed, keys: dict[str, PublicKey], threshold: int, context: Context, field: str) -> Delegation:
     # 1. signed by enough of the parent's keys
     verify(signed, Kind.DELEGATION, keys, budget=context.budget, threshold=threshold, field=field)
     # 2. well-formed
-    delegation = _parsed(Delegation.parse, signed.payload)
+    return _parsed(partial(Delegation.parse, field=field), signed.payload)
+
+
+def _current(signed: Signed, delegation: Delegation, context: Context, field: str) -> None:
     # 4. in force
     _in_force(delegation, context.now, field)
     # 5. neither rolled back nor forked
     reasons = (Reason.DELEGATION_ROLLED_BACK, Reason.DELEGATION_FORKED)
     hashed = signed_hash(Kind.DELEGATION, signed.payload)
     _not_below(context.floors.zone(delegation.child), delegation.version, hashed, reasons, field)
-    return delegation
 
 
 def _in_force(delegation: Delegation, now: int, field: str) -> None:

@@ -9,6 +9,7 @@ HS_NAMESPACE of the Handle System (what a prefix may be).
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,7 +30,10 @@ ENDPOINT_BYTES_MAX: Final = 255
 # A year and a month: nobody notices the expiry of what lasts longer, and nobody can end it by waiting.
 LIFETIME_SECONDS_MAX: Final = 400 * 86_400
 
-_ENDPOINT = re.compile(r"(?:\[[0-9a-f:.]{2,45}\]|[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?):([1-9][0-9]{0,4})\Z")
+# RFC 1123 §2.1 names in lower case, and as their last label nothing that reads as part of an IPv4 address.
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}\Z")
+_PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 
 
 class Role(StrEnum):
@@ -189,6 +193,16 @@ def check_endpoint(endpoint: str, *, field: str = "endpoint") -> None:
     Raises:
         InputError: FIELD_MALFORMED.
     """
-    match = _ENDPOINT.match(endpoint) if len(endpoint) <= ENDPOINT_BYTES_MAX else None
-    if match is None or int(match[1]) > 65_535:
+    host, _, port = endpoint.rpartition(":") if len(endpoint) <= ENDPOINT_BYTES_MAX else ("", "", "")
+    if _PORT.match(port) is None or int(port) > 65_535 or not _is_host(host):
         raise InputError(Reason.FIELD_MALFORMED, f"{quoted(endpoint)} is not host:port", field=field)
+
+
+def _is_host(host: str) -> bool:
+    try:
+        if host.startswith("[") and host.endswith("]"):
+            # Not compared with its canonical text: Python 3.13 writes IPv4-mapped addresses in another way.
+            return "%" not in host and host == host.lower() and ipaddress.IPv6Address(host[1:-1]) is not None
+        return _HOST_NAME.match(host) is not None or str(ipaddress.IPv4Address(host)) == host
+    except ValueError:
+        return False

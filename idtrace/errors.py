@@ -92,6 +92,7 @@ class Reason(StrEnum):
     IDENTIFIER_UNKNOWN = "IDENTIFIER_UNKNOWN"
     IDENTIFIER_RETIRED = "IDENTIFIER_RETIRED"
     VERSION_GAP = "VERSION_GAP"
+    VERSION_UNKNOWN = "VERSION_UNKNOWN"
     PREVIOUS_HASH_MISMATCH = "PREVIOUS_HASH_MISMATCH"
     KIND_CHANGED = "KIND_CHANGED"
     VALUE_MISSING = "VALUE_MISSING"
@@ -171,4 +172,4 @@ class OutcomeUnknownError(IdtraceError):
 def quoted(text: str, limit: int = 80) -> str:
     """Input as it may stand in a message: escaped, quoted and no longer than ``limit`` characters."""
     shown = text if len(text) <= limit else text[: limit - 1] + "…"
-    return ascii(shown) if any(ord(c) < 0x20 or ord(c) == 0x7F for c in shown) else f"'{shown}'"
+    return f"'{shown}'" if shown.isprintable() else ascii(shown)

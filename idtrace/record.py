@@ -240,7 +240,12 @@ def build_values(
     """
     digests: list[ValueDigest] = []
     values: list[Value] = []
-    for index, ((type_, data, permission), salt) in enumerate(zip(entries, salts, strict=False), start=1):
+    fresh = iter(salts)
+    for index, (type_, data, permission) in enumerate(entries, start=1):
+        salt = next(fresh, b"")
+        if len(salt) != SALT_BYTES:
+            rule = f"every value has its own salt of {SALT_BYTES} bytes"
+            raise InputError(Reason.FIELD_MALFORMED, rule, field=f"values[{index}]")
         if len(data) > VALUE_BYTES_MAX:
             raise InputError(
                 Reason.FIELD_TOO_LARGE, f"a value has at most {VALUE_BYTES_MAX} bytes", field=f"values[{index}]"

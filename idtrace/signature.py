@@ -64,7 +64,7 @@ def _low_order_encodings() -> frozenset[bytes]:
 
     The y coordinates are 0, 1, -1 and the two of order 8 (RFC 8032 §5.1; list checked in CCTV ed25519/README.md).
     """
-    order8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD83D3D706A17C7
+    order8 = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
     encodings = set()
     for y in (0, 1, _P - 1, order8, _P - order8, _P, _P + 1):
         for sign in (0, 1):

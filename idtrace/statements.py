@@ -1,8 +1,8 @@
 """The small signed statements: denial, receipt, enrolment, application, command.
 
 Each is a frozen dataclass with ``payload()`` (canonical bytes to sign) and ``parse(payload)`` (strict; raises
-:class:`InputError` naming the field). Whoever parses one has checked its signature before, except for an enrolment
-and an application, which are signed by the very key that they present: :func:`check_enrolment` does both in order.
+:class:`InputError` naming the field). Whoever parses one has checked its signature before, except for an enrolment,
+which is signed by the very key that it presents: :func:`check_enrolment` does both in order.
 """
 
 from __future__ import annotations
@@ -208,6 +208,8 @@ class Command:
             issued_at=fields.integer("issued_at", most=TIME_MAX),
         )
         fields.end()
+        if body.comment:
+            require_visible(body.comment, what="comment", field=f"{field}.comment")
         return body
 
 
@@ -230,6 +232,8 @@ def check_enrolment(signed: Signed, *, budget: CheckBudget, field: str = "enrolm
     try:
         verify(signed, Kind.ENROLMENT, {enrolment.key.key_id: enrolment.key}, budget=budget, field=field)
     except VerificationError as error:
+        if error.reason is Reason.TOO_MUCH_CRYPTO:
+            raise
         raise VerificationError(
             Reason.PROOF_OF_POSSESSION,
             f"key {enrolment.key.key_id} does not prove that its holder asks: {error.detail}",

@@ -94,6 +94,10 @@ class Template:
             if (type_ is FieldType.CODE) != bool(codes):
                 rule = "a field of type code lists its codes, and no other does"
                 raise InputError(Reason.TEMPLATE_MALFORMED, rule, field=item.path("codes"))
+            for code in codes:
+                require_visible(code, what="code", field=item.path("codes"))
+            if len(set(codes)) != len(codes):
+                raise InputError(Reason.TEMPLATE_MALFORMED, "a code stands once", field=item.path("codes"))
             fields[name] = TemplateField(name, type_, item.boolean("required"), item.boolean("unique"), codes)
             item.end()
         template = cls(tuple(fields.values()), body.boolean("open"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from idtrace.bundle import Bundle, Denied, Revoked, Verdict
+from idtrace.bundle import Bundle, Denied, Verdict
 from idtrace.chain import Anchor, Context, TrustedChain
 from idtrace.errors import IdtraceError, InputError, Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
@@ -107,7 +107,8 @@ def _judge(bundle: Bundle, chain: TrustedChain, context: Context, step: Step, ch
                 ),
             )
             return Report(Verdict.ABSENT, tuple(checks))
-        case Revoked(zone):
+        case revoked:
+            zone = revoked.zone
             step("revocation", lambda: (_check_revocation(chain, zone, bundle.identifier), f"zone {zone} is revoked"))
             return Report(Verdict.GONE, tuple(checks))
 

@@ -80,8 +80,16 @@ def record_to_bytes(record: Record) -> bytes:
 
 
 def record_from_bytes(data: bytes) -> Record:
-    """Read what :func:`record_to_bytes` wrote."""
-    return record_from_pb(pb.Record.FromString(data))
+    """Read what :func:`record_to_bytes` wrote.
+
+    Raises:
+        InputError: FIELD_MALFORMED where the bytes are something else, or a part's own reason.
+    """
+    try:
+        message = pb.Record.FromString(data)
+    except DecodeError:
+        raise InputError(Reason.FIELD_MALFORMED, "these are not the bytes of a record", field="record") from None
+    return record_from_pb(message)
 
 
 def signed_to_bytes(signed: Signed) -> bytes:
@@ -121,8 +129,8 @@ def answer_to_pb(answer: NodeAnswer) -> pb.NodeAnswer:
             message.record.CopyFrom(record_to_pb(record))
         case Denied(signed):
             message.denial.signed.CopyFrom(signed_to_pb(signed))
-        case Referred(zone):
-            message.referral.zone = str(zone)
+        case referred:
+            message.referral.zone = str(referred.zone)
             message.referral.SetInParent()
     return message
 
@@ -159,8 +167,8 @@ def bundle_to_pb(bundle: Bundle) -> pb.Bundle:
             message.record.CopyFrom(record_to_pb(record))
         case Denied(signed):
             message.denial.signed.CopyFrom(signed_to_pb(signed))
-        case Revoked(zone):
-            message.revocation.zone = str(zone)
+        case revoked:
+            message.revocation.zone = str(revoked.zone)
             message.revocation.SetInParent()
     return message
 

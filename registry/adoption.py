@@ -87,7 +87,7 @@ class Adoption:
 
 
 def adopt(authority: Authority, zone: Prefix, links: tuple[Signed, ...], now: int) -> bool:
-    """Verify a chain for an own zone and take it over if it is news.
+    """Verify a chain for an own zone and take it over if it is news; a revocation too, which ends the zone's service.
 
     Raises:
         VerificationError: a broken link, another zone's chain, or a version lower than the one held.
@@ -96,7 +96,6 @@ def adopt(authority: Authority, zone: Prefix, links: tuple[Signed, ...], now: in
     if tuple(link.signed for link in held) == links:
         return False
     chain: TrustedChain = verified(authority.anchor, links, Context.at(now))
-    chain.in_force(now)
     if chain.zone != zone:
         raise VerificationError(Reason.REFERRAL_SIDEWAYS, f"the chain ends at {chain.zone}", field="chain")
     if held and chain.delegation.version < held[-1].delegation.version:

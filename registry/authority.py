@@ -60,11 +60,12 @@ class Authority:
         return None
 
     def serves(self, zone: Prefix) -> bool:
-        """Whether this node keeps the zone's records: its own, or an active one that it hosts."""
+        """Whether this node keeps the zone's records: its own or one that it hosts, and not taken back."""
+        links = self.own.get(zone)
+        if links:
+            return links[-1].delegation.state is State.ACTIVE
         child = self.children.get(zone)
-        if child is None:
-            return zone in self.own
-        return child.delegation.hosted and child.delegation.state is State.ACTIVE
+        return child is not None and child.delegation.hosted and child.delegation.state is State.ACTIVE
 
     def chain_of(self, zone: Prefix) -> tuple[Link, ...]:
         """Delegations from the root down to a zone known here.

@@ -7,7 +7,8 @@ Pure, in this order:
 2. version = current + 1, and ``previous`` is the hash of the current version;
 3. the call fits: Delegate a first version, Rotate an active next one, Revoke a revocation;
 4. every key and role that the current version does not hold brings a proof of possession for this very zone;
-5. the prefix has passed its review, and the parent holds no identifiers of its own below it.
+5. the prefix has passed its review, and the parent holds no identifiers of its own below it;
+6. a hosted zone names its host's node key, or nobody could believe what the host says.
 
 The root's own key set comes the same way, signed by the pinned root key.
 """
@@ -19,7 +20,7 @@ from enum import StrEnum
 from typing import Final
 
 from idtrace.chain import Context, TrustedChain
-from idtrace.delegation import Delegation, State
+from idtrace.delegation import Delegation, Role, State
 from idtrace.errors import InputError, Reason, RefusedError, VerificationError
 from idtrace.signature import CheckBudget, Kind, Signed, signed_hash
 from idtrace.statements import PrefixStatus, check_enrolment
@@ -45,9 +46,13 @@ def check_delegation(
     authority: Authority,
     status: PrefixStatus | None,
     occupied: bool,
+    node_key_id: str,
     context: Context,
 ) -> Delegation:
-    """Decide. ``status`` is the prefix's review, ``occupied`` whether identifiers are registered below it here.
+    """Decide.
+
+    ``status`` is the prefix's review, ``occupied`` whether identifiers are registered below it here, and
+    ``node_key_id`` this node's own key.
 
     Raises:
         VerificationError, RefusedError, InputError: with the reason of the first rule that is broken.
@@ -77,6 +82,10 @@ def check_delegation(
     if version == 0 and occupied:
         detail = f"identifiers are registered below {delegation.child} already, under its parent"
         raise RefusedError(Reason.ZONE_DELEGATED, detail, field="delegation.child")
+    # 6. a host can speak for what it hosts
+    if delegation.hosted and not revokes and node_key_id not in delegation.keys_for(Role.NODE):
+        detail = f"a hosted zone names its host's node key, {node_key_id}"
+        raise RefusedError(Reason.SIGNER_UNKNOWN, detail, field="delegation.keys")
     return delegation
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from idtrace import wire
 from idtrace.chain import CHECKS_MAX, Context, Link
 from idtrace.delegation import Delegation, Role
-from idtrace.errors import OutcomeUnknownError, Reason, RefusedError, VerificationError
+from idtrace.errors import BusyError, OutcomeUnknownError, Reason, RefusedError, VerificationError
 from idtrace.identifier import ROOT, Prefix
 from idtrace.signature import CheckBudget, Kind, Signed, verify
 from idtrace.statements import Application, Command, PrefixStatus, check_enrolment
@@ -28,12 +28,15 @@ from registry.storage import Grant, Outcome, Storage
 
 # An applicant proves one key or a few; the rest can follow with a rotation.
 APPLICATION_KEYS_MAX: Final = 8
+# Anybody may apply, so what waits is bounded: a year's worth for the busiest top-level node.
+APPLICATIONS_MAX: Final = 10_000
 
 
 class Grants:
     """The parent's side of a prefix's life. Owned by the event loop's thread."""
 
-    def __init__(self, storage: Storage, authority: Authority, clock: Callable[[], int]) -> None:
+    def __init__(self, storage: Storage, authority: Authority, node_key_id: str, clock: Callable[[], int]) -> None:
+        self._node_key_id = node_key_id
         self._storage = storage
         self._authority = authority
         self._clock = clock
@@ -99,6 +102,9 @@ class Grants:
             if self._seen(parent, key, request):
                 return self._grants[body.prefix]
             check_application(self.status(body.prefix))
+            pending = sum(grant.status == PrefixStatus.APPLIED for grant in self._grants.values())
+            if pending >= APPLICATIONS_MAX:
+                raise BusyError(Reason.OVERLOADED, f"{pending} applications wait for review; come back later")
             if current is not None:
                 filed = replace(filed, version=current.version, delegation=current.delegation)
             await self._store(filed, current, (str(parent), key), request)
@@ -142,7 +148,7 @@ class Grants:
         claimed = Delegation.parse(signed.payload)
         async with self._one_at_a_time:
             request = hashlib.sha256(step.encode() + b"\0" + signed.payload).digest()
-            if not claimed.child.is_root and self._seen(claimed.parent, key, request):
+            if self._in_force(claimed.child) == signed or self._seen(claimed.parent, key, request):
                 return delegation_hash(signed)
             delegation = check_delegation(
                 signed,
@@ -151,6 +157,7 @@ class Grants:
                 authority=self._authority,
                 status=self.status(claimed.child),
                 occupied=self._storage.any_within(str(claimed.child)),
+                node_key_id=self._node_key_id,
                 context=Context.at(now),
             )
             if delegation.child.is_root:
@@ -168,6 +175,12 @@ class Grants:
             )
             await self._store(grant, current, (str(delegation.parent), key), request)
             return delegation_hash(signed)
+
+    def _in_force(self, zone: Prefix) -> Signed | None:
+        """The delegation of a child, or of the root, that is handed out now."""
+        child = self._authority.children.get(zone)
+        links = self._authority.own.get(zone, ()) if zone.is_root else ()
+        return child.link.signed if child else links[0].signed if links else None
 
     def _parent_zone(self, prefix: Prefix) -> Prefix:
         """The zone of this node that a prefix would hang below."""

@@ -40,10 +40,10 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
     passphrase = os.environ.get(config.passphrase_env, "").encode() or None
     signer = load_signer(config.node_key, passphrase)
     anchor = Anchor.of(*load_public_keys(config.root_key))
-    config.data.mkdir(parents=True, exist_ok=True)
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # restricted values lie in it
     storage = SqliteStorage(config.data / "registry.sqlite3")
     authority = Authority(anchor, config.zones)
-    grants = Grants(storage, authority, wall_clock)
+    grants = Grants(storage, authority, signer.public_key.key_id, wall_clock)
     grants.load()
     sequencer = Sequencer(storage, signer, wall_clock)
     registry = RegistryService(
@@ -58,6 +58,8 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
     adopting = asyncio.create_task(
         Adoption(storage, authority, config.parents, wall_clock).run(config.refresh_seconds), name="adoption"
     )
+    # Without a sequencer nothing can be committed: the node ends, and its supervisor starts it anew.
+    committing.add_done_callback(lambda _: stop.set())
     try:
         await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
     finally:

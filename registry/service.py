@@ -130,6 +130,10 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             return wire.answer_to_pb(NodeAnswer(links, Referred(zone)))
         stored = self._storage.record(str(identifier), version)
         if stored is None:
+            if version and self._storage.record(str(identifier)) is not None:
+                # A denial speaks of the identifier for ever after; this one lives.
+                detail = f"{identifier} has no version {version}"
+                raise RefusedError(Reason.VERSION_UNKNOWN, detail, field="version")
             denial = self._deny(identifier, zone, DenialReason.IDENTIFIER_ABSENT)
             return wire.answer_to_pb(NodeAnswer(links, Denied(denial)))
         if _RESTRICTED in stored:

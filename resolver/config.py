@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from idtrace.bundle import BUNDLE_BYTES_MAX
 from idtrace.chain import CHECKS_MAX
 from idtrace.delegation import ENDPOINTS_MAX
 from idtrace.errors import InputError, Reason
@@ -17,8 +18,8 @@ from idtrace.serving.settings import Settings
 from resolver.cache import CacheLimits
 from resolver.effects import Limits
 
-# A bundle to verify has 1 MiB at most; a batch of 256 texts of 2 KiB has half of that.
-MESSAGE_BYTES_MAX: Final = 1_114_112
+# The largest bundle to verify, with room for its frame; a batch of 256 texts of 2 KiB has a quarter of that.
+MESSAGE_BYTES_MAX: Final = BUNDLE_BYTES_MAX + 65_536
 # An asker in flight holds some 20 KiB; a resolver that is this far behind had better say so.
 IN_FLIGHT_MAX: Final = 1_024
 

@@ -27,8 +27,6 @@ TEXT_BYTES_MAX: Final = 2_048
 BATCH_MAX: Final = 256
 # Of one batch under way at once: 16 batches fill the resolver's bound on walks, and no one batch does.
 BATCH_CONCURRENCY: Final = 64
-# As the contract says; an answer's bundle is far below it.
-VERIFY_BYTES_MAX: Final = 1_048_576
 _MS_MAX: Final = 2**32 - 1
 
 _VERDICTS: Final = {
@@ -101,10 +99,6 @@ class ResolverService(resolver_pb2_grpc.ResolverServiceServicer):
             InputError: the bytes are no bundle, or the time is none.
         """
         del context
-        if len(request.bundle) > VERIFY_BYTES_MAX:
-            raise InputError(
-                Reason.FIELD_TOO_LARGE, f"a bundle to verify has at most {VERIFY_BYTES_MAX} bytes", field="bundle"
-            )
         if not 0 <= request.at <= TIME_MAX:
             raise InputError(Reason.FIELD_MALFORMED, f"at is within 0 and {TIME_MAX}", field="at")
         bundle = wire.bundle_from_bytes(request.bundle)

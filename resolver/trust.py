@@ -41,7 +41,7 @@ class TrustLimits:
     # One chain is 2 to 5 KiB with its parsed keys; 10,000 enterprises under one top-level node are 50 MiB at worst. An
     # evicted chain costs one more call on the next walk.
     chains: int = 16_384
-    # 300 bytes each. An evicted floor lets an old delegation pass once more, if it is still in force and still signed
+    # Half a KiB each. An evicted floor lets an old delegation pass once more, if it is still in force and still signed
     # by the parent's keys. To evict them all somebody has to sign as many delegations of his own.
     zones: int = 65_536
     # Records at version 1 are nearly all of them, and a floor at 1 only tells a fork, since nothing is lower than 1.

@@ -34,7 +34,8 @@ ANSWER_BYTES_MAX: Final = 262_144
 CHANNELS_MAX: Final = 256
 # A node that comes back is found within seconds (gRPC's own back-off grows to two minutes).
 _RECONNECT_MS_MAX: Final = 5_000
-_CLOSE_SECONDS: Final = 3.0
+# What calls under way on an evicted channel get: as long as the longest call that a configuration may allow.
+_CLOSE_SECONDS: Final = 30.0
 
 _METHOD: Final = "/idtrace.v1.RegistryService/Get"
 # How gRPC's core says that it has dropped a message at our limit; a test sends one.
@@ -73,7 +74,12 @@ class GrpcUpstream:
             data = await get(request, timeout=ask.timeout_ms / 1000)
         except grpc.aio.AioRpcError as error:
             return _failure(error, ask)
-        except grpc.aio.UsageError:
+        except (grpc.aio.UsageError, asyncio.CancelledError):
+            # A channel that is closed under a call cancels it: that is a failure of the call, not a wish of the asker.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            self._channels.pop(ask.endpoint, None)
             return Failed(FailureKind.UNAVAILABLE, f"the channel to {ask.endpoint} was closed")
         try:
             response = registry_pb2.RegistryServiceGetResponse.FromString(data)
@@ -84,7 +90,7 @@ class GrpcUpstream:
             return Malformed(error.reason, error.detail)
 
     async def close(self) -> None:
-        """Close every channel; calls under way get three seconds."""
+        """Close every channel; calls under way may end first."""
         while self._channels:
             self._retire(self._channels.popitem()[1])
         await asyncio.gather(*self._closing)

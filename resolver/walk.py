@@ -16,7 +16,7 @@ numbers:
 
 1. it holds no more links than a chain may have;
 2. every delegation extends the chain (:mod:`idtrace.chain`) and covers the identifier, so each goes strictly down;
-3. a referral comes with at least one delegation, and names the child of the last one;
+3. a referral comes with at least one delegation, names the child of the last one, and goes down from the zone asked;
 4. a record or denial passes :meth:`TrustedChain.check_record` or :meth:`~TrustedChain.check_denial`, and an identifier
    whose record was verified before cannot be denied as absent (it ends with a tombstone, never with silence).
 
@@ -111,6 +111,7 @@ class Walk:
         self._asked_ms = 0
         self._seen: Floors = floors
         self._lie: VerificationError | None = None
+        self._lie_links = 0
         self._silence = ""
 
     def begin(self, *, now_ms: int) -> Effect:
@@ -142,6 +143,11 @@ class Walk:
                 return self._next(now_ms)
             case _:
                 assert_never(event)
+
+    @property
+    def _held(self) -> int:
+        """Links that were verified before this step."""
+        return len(self._base.chain.links) if self._base else 0
 
     def _expect_reply(self) -> None:
         assert self.state is State.ASKING, "nobody was asked"
@@ -183,7 +189,8 @@ class Walk:
         return Ask(endpoint, zone_known, self._identifier, min(left_ms, self._limits.call_ms))
 
     def _lied(self, error: VerificationError, now_ms: int) -> Effect:
-        self._lie = self._lie or error
+        if self._lie is None:
+            self._lie, self._lie_links = error, self._held
         if error.reason is Reason.TOO_MUCH_CRYPTO:  # no other endpoint can be believed on what is left of the budget
             return self._fail(error.reason, error.detail)
         return self._next(now_ms)
@@ -203,12 +210,13 @@ class Walk:
     def _take(self, answer: NodeAnswer, now: int, now_ms: int) -> Effect:
         context = Context(now, self._checks, self._seen)
         # 1. no more links than a chain may have
-        held = len(self._base.chain.links) if self._base else 0
-        if held + len(answer.delegations) > LINKS_MAX:
-            detail = f"{held} links and {len(answer.delegations)} more are beyond {LINKS_MAX}"
+        base, added = _without_known(self._base, answer.delegations)
+        held = len(base.chain.links) if base else 0
+        if held + len(added) > LINKS_MAX:
+            detail = f"{held} links and {len(added)} more are beyond {LINKS_MAX}"
             raise VerificationError(Reason.CHAIN_TOO_DEEP, detail, field="answer.delegations")
         # 2. every delegation extends the chain and covers the identifier
-        reached = self._extend(answer.delegations, context)
+        reached = self._extend(base, added, context)
         chain = reached.chain
         if len(chain.links) - 1 > self._limits.depth:
             return self._fail(Reason.BUDGET_DEPTH, f"zone {chain.zone} is more than {self._limits.depth} zones deep")
@@ -216,10 +224,14 @@ class Walk:
         match answer.outcome:
             case Referred(zone):
                 # 3. a referral comes with a delegation, and names its child
-                _check_referral(answer, zone, chain.zone)
+                _check_referral(added, zone, chain.zone)
                 if chain.is_revoked:
                     return self._end(revoked(self._identifier, chain, now=now, ceiling_seconds=ceiling))
-                self._lie = None  # this endpoint told the truth
+                if self._base and not chain.zone.strictly_within(self._base.chain.zone):
+                    detail = f"a referral from {self._base.chain.zone} to {chain.zone}"
+                    raise VerificationError(Reason.REFERRAL_UPWARD, detail, field="answer.referral")
+                if len(chain.links) > self._lie_links:
+                    self._lie = None  # past the zone in whose name it was told: an honest sibling has made it good
                 return self._step(reached, now_ms)
             case Record() as record:
                 # 4. a record of this identifier by this zone
@@ -236,9 +248,9 @@ class Walk:
             case _:
                 assert_never(answer.outcome)
 
-    def _extend(self, delegations: Sequence[Signed], context: Context) -> Learned:
+    def _extend(self, base: Learned | None, delegations: Sequence[Signed], context: Context) -> Learned:
         """Put delegations through the chain's checks; what is verified is learned even if a later one is not."""
-        reached = self._base
+        reached = base
         for signed in delegations:
             since_ms = reached.since_ms if reached else self._asked_ms
             if reached is None:
@@ -268,8 +280,22 @@ class Walk:
         return Done(counted, tuple(self._learned), record)
 
 
-def _check_referral(answer: NodeAnswer, named: Prefix, reached: Prefix) -> None:
-    if not answer.delegations:
+def _without_known(base: Learned | None, given: tuple[Signed, ...]) -> tuple[Learned | None, tuple[Signed, ...]]:
+    """What an answer adds, and to what.
+
+    A node that answers for a zone above the one that it was asked about (a parent that hosts the zone and has disabled
+    it) sends the chain from the root. The links that it shares with ours, byte for byte, are verified already.
+    """
+    if base is None or not given or given[0] != base.chain.links[0].signed:
+        return base, given
+    links = base.chain.links
+    shared = next((n for n, (ours, its) in enumerate(zip(links, given, strict=False)) if ours.signed != its), None)
+    shared = min(len(links), len(given)) if shared is None else shared
+    return Learned(TrustedChain(links[:shared]), base.since_ms), given[shared:]
+
+
+def _check_referral(added: Sequence[Signed], named: Prefix, reached: Prefix) -> None:
+    if not added:
         raise VerificationError(
             Reason.REFERRAL_UNSIGNED, f"a referral to {named} without a delegation", field="answer.referral"
         )

@@ -182,7 +182,11 @@ class MemoryStorage:
     def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
         with self._seen():
             self._require(bool(chain), "a chain of no links")
-            last = [Delegation.parse(wire.signed_from_bytes(links[-1]).payload) for links in (chain, self.chain(zone)) if links]
+            last = [
+                Delegation.parse(wire.signed_from_bytes(links[-1]).payload)
+                for links in (chain, self.chain(zone))
+                if links
+            ]
             self._require(str(last[0].child) == zone, "another zone's chain")
             self._require(last[0].version >= last[-1].version, "a chain that goes back")
             self._chains[zone] = tuple(chain)

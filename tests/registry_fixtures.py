@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from idtrace import wire
@@ -18,7 +17,18 @@ from idtrace.template import TEMPLATE_TYPE, FieldType, Template, TemplateField
 from registry.admission import ClassRecord, Intent, Proposal
 from registry.authority import Authority, Child
 from registry.storage import Claim, Head, Write
-from tests.core_fixtures import NOW, ZONE, anchor, delegate, delegation, links, salts, signed_record, signer
+from tests.core_fixtures import (
+    NOW,
+    ZONE,
+    anchor,
+    delegate,
+    delegation,
+    links,
+    salts,
+    signed_record,
+    signer,
+    with_signature,
+)
 
 CLASS: Any = {"kind": RecordKind.CLASS}
 ENDED: Any = {"kind": RecordKind.TOMBSTONE, "status": Status.RETIRED}
@@ -33,25 +43,25 @@ def typed_record(
     values: Mapping[str, str] | Iterable[tuple[str, str]] = (),
     *,
     previous: Record | None = None,
+    previous_hash: bytes = b"",
     by: str = "",
     **changes: Any,
 ) -> Record:
-    """A record with values of these types; the version after ``previous``."""
+    """A record with values of these types; the version after ``previous``. ``changes`` are fields of its body."""
     identifier = Identifier.parse(name)
     pairs = values.items() if isinstance(values, Mapping) else values
     digests, shown = build_values([(n, text.encode(), Permission.PUBLIC) for n, text in pairs], salts())
-    body = RecordBody(
-        identifier=identifier,
-        version=body_of(previous).version + 1 if previous else 1,
-        previous=previous.hash if previous else b"",
-        kind=RecordKind.ITEM,
-        status=Status.ACTIVE,
-        issued_at=NOW - 50,
-        ttl_seconds=60,
-        class_id=None,
-        values=digests,
-    )
-    return signed_record(replace(body, **changes).payload(), shown, by or f"{Role.RECORD} of {identifier.prefix}")
+    fields: dict[str, Any] = {
+        "version": body_of(previous).version + 1 if previous else 1,
+        "previous": previous.hash if previous else previous_hash,
+        "kind": RecordKind.ITEM,
+        "status": Status.ACTIVE,
+        "issued_at": NOW - 50,
+        "ttl_seconds": 60,
+        "class_id": None,
+    }
+    body = RecordBody(identifier=identifier, values=digests, **{**fields, **changes})
+    return signed_record(body.payload(), shown, by or f"{Role.RECORD} of {identifier.prefix}")
 
 
 def text_field(name: str, *, required: bool = False, unique: bool = False) -> TemplateField:
@@ -122,3 +132,9 @@ def hand_out(authority: Authority, body: Delegation, status: PrefixStatus = Pref
 def hosted(zone: str, **changes: Any) -> Delegation:
     """A delegation of a zone whose records stay with its parent's node."""
     return delegation(zone, hosted=True, **changes)
+
+
+def mangled(signed: Signed) -> Signed:
+    """One bit of the first signature flipped."""
+    raw = signed.signatures[0].signature
+    return with_signature(signed, bytes([*raw[:-1], raw[-1] ^ 1]))

@@ -297,7 +297,9 @@ class Tree:
     def answer(self, node: str, identifier: Identifier | str, known: Prefix | None) -> NodeAnswer:
         """What an honest node answers."""
         zone, outcome = self.outcome(identifier_of(identifier), node)
-        links = [z.delegations[-1] for z in zone.path() if known is None or z.prefix.strictly_within(known)]
+        # Below what the asker knows; all of them where a zone above that decides.
+        held = known if known is not None and zone.prefix.within(known) else None
+        links = [z.delegations[-1] for z in zone.path() if held is None or z.prefix.strictly_within(held)]
         return NodeAnswer(tuple(links), outcome)
 
     def bundle(self, identifier: Identifier | str) -> Bundle:
@@ -349,6 +351,14 @@ def refusing(tree: Tree, ask: Ask) -> Reply:
 def garbage(tree: Tree, ask: Ask) -> Reply:
     """The node sends bytes that are no answer."""
     return Malformed(Reason.ANSWER_MALFORMED, "these are not the bytes of an answer")
+
+
+def ghost(tree: Tree, ask: Ask) -> Reply:
+    """The node goes on answering for its zone, whatever the zone's parent has done with it."""
+    assert ask.zone_known is not None
+    zone = tree.zones[ask.zone_known]
+    versions = zone.records.get(ask.identifier)
+    return Answered(NodeAnswer((), versions[-1] if versions else tree.deny(ask.identifier, zone)))
 
 
 def slow(delay_ms: int) -> Fault:
@@ -469,13 +479,17 @@ class TreeUpstream:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.hold: asyncio.Event | None = None
+        self.hold_replies: asyncio.Event | None = None
 
     async def ask(self, ask: Ask) -> Reply:
-        """Answer, once ``hold`` (if any) is set."""
+        """The question arrives once ``hold`` is set, and the reply once ``hold_replies`` is (if there are any)."""
         if self.hold is not None:
             await self.hold.wait()
         await asyncio.sleep(0)
-        return self.tree.ask(ask)
+        reply = self.tree.ask(ask)
+        if self.hold_replies is not None:
+            await self.hold_replies.wait()
+        return reply
 
     async def close(self) -> None:
         """Nothing to close."""

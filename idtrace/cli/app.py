@@ -47,8 +47,7 @@ class Program(TyperGroup):
             output.failure(failure_of(error))
             raise typer.Exit(local_code(error)) from None
         except BrokenPipeError:
-            # The reader (head, less) has gone: nothing is left to say, and the interpreter's own flush must not fail.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _forget_stdout()
             raise typer.Exit(ExitCode.BROKEN_PIPE) from None
         except (KeyboardInterrupt, typer.Abort):
             output.note("interrupted")
@@ -89,6 +88,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
 )
+
+
+def _forget_stdout() -> None:
+    """The reader (head, less) has gone: nothing is left to say, and the interpreter's own flush must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(value: bool) -> None:

@@ -38,6 +38,15 @@ HINTS: Final = {
 }
 
 
-def hint_for(reason: Reason) -> str:
+# Where one reason has two causes, the field tells them apart.
+_BY_FIELD: Final = {
+    (Reason.SIGNER_UNKNOWN, "delegation.keys"): (
+        "a hosted zone also names its host's node key: idtrace key enrol NODE.key --zone CHILD --role node, "
+        "then --enrol that file too"
+    ),
+}
+
+
+def hint_for(reason: Reason, field: str = "") -> str:
     """The hint, or ""."""
-    return HINTS.get(reason, "")
+    return _BY_FIELD.get((reason, field)) or HINTS.get(reason, "")

@@ -67,7 +67,7 @@ class Output:
     def failure(self, failure: Failure) -> None:
         """Explain why the command ends: on stdout as JSON, or on stderr for a person."""
         error = failure.error
-        hint = failure.hint or hint_for(error.reason)
+        hint = failure.hint or hint_for(error.reason, error.field)
         if self.as_json:
             body = {"reason": str(error.reason), "field": error.field, "detail": error.detail, "hint": hint}
             self._write(json.dumps({"error": {**body, "exit_code": int(failure.code)}}, ensure_ascii=False, indent=2))
@@ -79,7 +79,8 @@ class Output:
         self.notes.print(Padding(parts, (0, 0, 0, 2)))
 
     def _write(self, text: str) -> None:
-        sys.stdout.write(text + "\n")
+        # Bytes of an argument that are not UTF-8 stand in its text as lone surrogates; JSON has an escape for those.
+        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode() + "\n")
 
 
 def failure_of(error: IdtraceError) -> Failure:

@@ -56,6 +56,7 @@ from idtrace.wire import record_to_pb, signed_from_pb
 BATCH_SECONDS: Final = 30.0
 # What a person reads of a long list of complaints; the file has them all.
 ERRORS_SHOWN_MAX: Final = 10
+_AGAIN: Final = "run the same command again: it goes on where it stopped, and nothing is done twice"
 
 
 def register(
@@ -171,7 +172,10 @@ def _register_file(
             progress.update(task, total=progress.tasks[0].completed)
         except Failure as failure:
             if failure.code is ExitCode.UNREACHABLE:
-                failure.hint = "run the same command again: it goes on where it stopped, and nothing is done twice"
+                failure.hint = _AGAIN
+            raise
+        except KeyboardInterrupt:
+            output.note(_AGAIN)
             raise
         finally:
             report.close()

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 from rich.text import Text
 
-from idtrace.bundle import Bundle, Denied, Verdict
+from idtrace.bundle import Bundle, Denied
 from idtrace.chain import Anchor
 from idtrace.cli.exits import verdict_code
 from idtrace.cli.files import read_bundle
@@ -18,7 +18,7 @@ from idtrace.cli.output import Output, pairs
 from idtrace.cli.show import chain_tree, checks_table, record_view, report_json, utc, verdict_line
 from idtrace.delegation import Delegation
 from idtrace.errors import InputError, Reason
-from idtrace.record import TIME_MAX, RecordBody, Status
+from idtrace.record import TIME_MAX, Record, RecordBody, Status
 from idtrace.statements import Denial
 from idtrace.verification import Report, verify_bundle
 
@@ -54,39 +54,46 @@ def verify(
     moment = _time(at) if at else now()
     proof = read_bundle(bundle)
     report = verify_bundle(proof, anchor, now=moment)
-    window = _valid_window(proof, anchor) if _is_untimely(report) else None
+    window = _valid_window(proof, anchor, moment) if _is_untimely(report) else None
     body = {"identifier": str(proof.identifier), "at": moment, **report_json(report)}
     output.document(body | ({"valid_from": window[0], "valid_until": window[1]} if window else {}))
-    _show(output, proof, report, moment, window)
+    _show(output, proof, report, moment)
+    if window is not None:
+        _show_window(output, window, moment, f"idtrace verify {bundle} --root {root}")
+    elif not report.valid:
+        output.show("", Text("This proof does not hold: do not act on it.", style="bold red"))
     raise typer.Exit(verdict_code(report.verdict))
 
 
-def _show(output: Output, proof: Bundle, report: Report, moment: int, window: tuple[int, int] | None) -> None:
+def _show(output: Output, proof: Bundle, report: Report, moment: int) -> None:
     body = RecordBody.parse(report.record.signed.payload) if report.record else None
     output.show(verdict_line(report.verdict, str(proof.identifier), body.status if body else Status.ACTIVE))
     output.show(Text(f"as of {utc(moment)}", style="dim"), "", checks_table(report.checks))
     if report.record is not None and body is not None:
         output.show("", *record_view(report.record, body, report.withheld))
     output.show("", chain_tree(proof, moment))
-    if report.verdict is not Verdict.BOGUS:
-        return
-    if window is None:
-        output.show("", Text("This proof does not hold: do not act on it.", style="bold red"))
-        return
+
+
+def _show_window(output: Output, window: tuple[int, int], moment: int, command: str) -> None:
     start, end = window
+    inside = dt.datetime.fromtimestamp(_nearest(moment, start, end), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     output.show("", Text("Nothing in it is forged, but it is not valid at this time.", style="bold yellow"))
-    when = dt.datetime.fromtimestamp(end, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    output.show(pairs([("valid", f"{utc(start)} to {utc(end)}"), ("to see it", f"idtrace verify … --at {when}")]))
+    output.show(pairs([("valid", f"{utc(start)} to {utc(end)}"), ("see it then", f"{command} --at {inside}")]))
+
+
+def _nearest(moment: int, start: int, end: int) -> int:
+    return max(start, min(moment, end))
 
 
 def _is_untimely(report: Report) -> bool:
     return not report.valid and report.checks[-1].reason in _UNTIMELY
 
 
-def _valid_window(proof: Bundle, anchor: Anchor) -> tuple[int, int] | None:
-    """First and last second at which the bundle verifies; None where there is none.
+def _valid_window(proof: Bundle, anchor: Anchor, moment: int) -> tuple[int, int] | None:
+    """First and last second at which the bundle is valid; None where it never is.
 
-    The times stand in bodies that nobody has verified yet, so they only say where to look: both ends are verified.
+    The times stand in bodies that nobody has verified yet, so they only say where to look: the second of the window
+    that is nearest to ``moment`` has to verify.
     """
     starts, ends = [0], [TIME_MAX]
     try:
@@ -98,10 +105,12 @@ def _valid_window(proof: Bundle, anchor: Anchor) -> tuple[int, int] | None:
             denial = Denial.parse(proof.outcome.signed.payload)
             starts.append(denial.issued_at)
             ends.append(denial.expires)
+        if isinstance(proof.outcome, Record):
+            starts.append(RecordBody.parse(proof.outcome.signed.payload).issued_at)
     except InputError:
         return None
     start, end = max(starts), min(ends)
-    if start <= end and all(verify_bundle(proof, anchor, now=moment).valid for moment in (end,)):
+    if start <= end and verify_bundle(proof, anchor, now=_nearest(moment, start, end)).valid:
         return start, end
     return None
 

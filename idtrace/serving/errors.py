@@ -33,6 +33,7 @@ _BY_REASON: Final = {
     Reason.IDENTIFIER_TAKEN: grpc.StatusCode.ALREADY_EXISTS,
     Reason.CLASS_FIELD_NOT_UNIQUE: grpc.StatusCode.ALREADY_EXISTS,
     Reason.IDENTIFIER_UNKNOWN: grpc.StatusCode.NOT_FOUND,
+    Reason.VERSION_UNKNOWN: grpc.StatusCode.NOT_FOUND,
     Reason.PREFIX_UNKNOWN: grpc.StatusCode.NOT_FOUND,
     Reason.NOT_AUTHORITATIVE: grpc.StatusCode.NOT_FOUND,
     Reason.WRITE_CONFLICT: grpc.StatusCode.ABORTED,

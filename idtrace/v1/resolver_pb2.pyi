@@ -289,7 +289,7 @@ class VerifyRequest(_message.Message):
     BUNDLE_FIELD_NUMBER: _builtins.int
     AT_FIELD_NUMBER: _builtins.int
     bundle: _builtins.bytes
-    """Bundle in its binary form, at most 1,048,576 bytes."""
+    """Bundle in its binary form, at most 2,097,152 bytes."""
     at: _builtins.int
     """Time to verify at, seconds since the Unix epoch; 0 means now."""
     def __init__(

@@ -105,7 +105,8 @@ async def test_life_of_an_identifier(tmp_path: Path) -> None:
         await update(second, "update-to-2")
         assert (await nodes.get("88.118.8/A")).outcome == second
         assert (await nodes.get("88.118.8/A", version=1)).outcome == first
-        assert isinstance((await nodes.get("88.118.8/A", version=9)).outcome, Denied)
+        assert await reason_of(nodes.get("88.118.8/A", version=9)) == (Reason.VERSION_UNKNOWN, "version")
+        assert isinstance((await nodes.get("88.118.8/none", version=9)).outcome, Denied)
         assert await reason_of(update(second, "update-again")) == (Reason.VERSION_GAP, "record.version")
         gap = make_record("88.118.8/A", previous=second, version=4)
         assert (await reason_of(update(gap, "update-gap")))[0] is Reason.VERSION_GAP

@@ -93,7 +93,13 @@ def test_what_keeps_the_rules_is_admitted(record: Record, head: Record | None) -
         (RefusedError, R.IDENTIFIER_TAKEN, "record.identifier", typed_record(A), {"head": SECOND}),
         (RefusedError, R.IDENTIFIER_RETIRED, "record.identifier", FIRST, {"head": END}),
         (RefusedError, R.IDENTIFIER_RETIRED, "record.identifier", typed_record(A, previous=END), {"head": END}),
-        (RefusedError, R.IDENTIFIER_RETIRED, "record.identifier", typed_record(A, previous=END, **ENDED), {"head": END}),
+        (
+            RefusedError,
+            R.IDENTIFIER_RETIRED,
+            "record.identifier",
+            typed_record(A, previous=END, **ENDED),
+            {"head": END},
+        ),
         (RefusedError, R.KIND_CHANGED, "record.kind", typed_record(A, previous=FIRST, **CLASS), {"head": FIRST}),
         # 4. follows the current version
         (RefusedError, R.VERSION_GAP, "record.version", SECOND, {"head": SECOND}),

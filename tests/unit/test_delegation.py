@@ -170,6 +170,13 @@ def test_an_endpoint_is_host_and_port(endpoint: str) -> None:
 @pytest.mark.parametrize(
     "endpoint",
     [
+        "a..b:1",
+        "999.9.9.9:1",
+        "1.2.3:1",
+        "01.2.3.4:1",
+        "[::::]:1",
+        "[::1%eth0]:1",
+        "[::FFFF]:1",
         "",
         "a",
         "a:",

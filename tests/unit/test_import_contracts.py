@@ -28,6 +28,7 @@ CORE_IMPORTS = {
     "datetime",
     "enum",
     "functools",
+    "ipaddress",
     "hashlib",
 }
 CORE_IMPORTS |= {"itertools", "json", "re", "string", "struct", "typing", "unicodedata", "urllib"}

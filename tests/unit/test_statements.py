@@ -51,7 +51,7 @@ statements: st.SearchStrategy[Statement] = st.one_of(
     st.builds(Receipt, zones, items, st.integers(1, 2**53 - 1), st.binary(min_size=32, max_size=32), times),
     st.builds(Enrolment, zones, st.sampled_from([public("a"), public("b")]), st.sampled_from(Role)),
     st.builds(Application, zones, st.booleans(), endpoints, texts, times),
-    st.builds(Command, zones, st.sampled_from(PrefixStatus), st.text(st.characters(codec="utf-8"), max_size=30), times),
+    st.builds(Command, zones, st.sampled_from(PrefixStatus), st.just("") | texts, times),
 )
 
 
@@ -169,3 +169,18 @@ def test_a_weak_key_cannot_prove_its_own_possession(raw: bytes) -> None:
     universal = Signature("any", "ed25519", (1).to_bytes(32, "little") + bytes(32))
     signed = replace(unsigned, signatures=(universal,))
     assert reason_of(lambda: check_enrolment(signed, budget=CheckBudget(9))) is R.KEY_LOW_ORDER
+
+
+@pytest.mark.parametrize("comment", ["a\nb", "\x1b[2J", "\u202eb", " a", "e\u0301"])
+def test_a_comment_is_what_a_person_sees(comment: str) -> None:
+    command = Command(HERE, PrefixStatus.DISABLED, comment, NOW)
+    with pytest.raises(InputError) as caught:
+        Command.parse(command.payload())
+    assert caught.value.field == "command.comment"
+
+
+def test_a_spent_budget_is_told_from_a_missing_proof() -> None:
+    proof = enrol(signer("a"), HERE, Role.NODE)
+    with pytest.raises(VerificationError) as caught:
+        check_enrolment(proof, budget=CheckBudget(0))
+    assert caught.value.reason is R.TOO_MUCH_CRYPTO

@@ -211,3 +211,11 @@ def test_the_nearest_class_s_values_hold_and_templates_are_never_inherited() -> 
     line = [{"name": b"class", "maker": b"class", TEMPLATE_TYPE: b"{}"}, {"maker": b"base", "country": b"base"}]
     assert inherited(own, line) == {"name": b"own", "maker": b"class", "country": b"base"}
     assert own == {"name": b"own"}
+
+
+@pytest.mark.parametrize("codes", [("A", "A"), ("A", "B", "A"), ("a\n",), ("",), (" b",)])
+def test_codes_are_visible_and_stand_once(codes: tuple[str, ...]) -> None:
+    spec = TemplateField("grade", FieldType.CODE, required=False, unique=False, codes=codes)
+    with pytest.raises(InputError) as caught:
+        Template.parse(Template((spec,), open=False).payload())
+    assert caught.value.field == "template.fields[0].codes"

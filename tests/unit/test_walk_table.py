@@ -157,6 +157,16 @@ def empty(tree: Tree, ask: Ask) -> Reply:
     return Malformed(Reason.ANSWER_EMPTY, "the answer says nothing")
 
 
+def turned_back(tree: Tree) -> None:
+    """The node of 88 answers every question with the chain down to 88 and a referral to 88."""
+    zone = tree.zones[Prefix.parse("88")]
+    newer = sim.resigned_delegation(
+        tree, zone, tree.zones[Prefix.parse("")].key(Role.ZONE), version=2, previous=zone.bodies[-1].hash
+    )
+    links = (tree.chain("")[0], newer)
+    tree.fault("top", sim.replaying(NodeAnswer(links, Referred(zone.prefix))))
+
+
 F, A, G, U, B = Verdict.FOUND, Verdict.ABSENT, Verdict.GONE, Verdict.UNREACHABLE, Verdict.BOGUS
 DOWN = "root top second-a"
 BOTH = "second-a second-b"
@@ -181,6 +191,19 @@ TABLE = [
     Row("revoked zone", DOWN, G, Reason.DELEGATION_REVOKED, arrange=lambda t: t.revoke("88.118.8")),
     Row("revoked zone high up", "root top", G, Reason.DELEGATION_REVOKED, arrange=lambda t: t.revoke("88.118")),
     Row("disabled prefix", DOWN, A, Reason.PREFIX_DISABLED, arrange=lambda t: t.disable("88.118.8")),
+    Row(
+        "hosted prefix disabled since its chain was cached",
+        "second-a",
+        A,
+        Reason.PREFIX_DISABLED,
+        "88.118.9/x",
+        nothing,
+        (HOSTED,),
+        lambda t: t.disable("88.118.9"),
+    ),
+    Row(
+        "parent answers a referral to the child asked about", "root top", B, Reason.REFERRAL_UPWARD, arrange=turned_back
+    ),
     Row("disabled hosted prefix", DOWN, A, Reason.PREFIX_DISABLED, HOSTED, lambda t: t.disable("88.118.9")),
     # Loops, and referrals that lead nowhere or elsewhere
     Row("fifty deep", "root", B, Reason.CHAIN_TOO_DEEP, arrange=lie("root", fifty)),

@@ -1,0 +1,410 @@
+"""The contract of registry/storage.py, held against every adapter: in memory, and SQLite in one file.
+
+As a program (``python -m tests.integration.test_storage_contract FILE NAME ROUNDS``) it is the second process that
+writes to the same file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idtrace import wire
+from idtrace.record import Record, Status
+from registry.storage import Claim, Earlier, Grant, Outcome, Storage, Write
+from registry.storage_sqlite import VARIABLES_MAX, SqliteStorage
+from tests.core_fixtures import NOW, ZONE, delegate, delegation, links, revocation
+from tests.memory_storage import EngineError, MemoryStorage, once
+from tests.registry_fixtures import ENDED, head_of, typed_record, write_of
+
+FIRST = typed_record("88.118.8/A", {"lot": "L1"})
+SECOND = typed_record("88.118.8/A", {"lot": "L1"}, previous=FIRST, status=Status.RECALLED)
+FORK = typed_record("88.118.8/A", {"lot": "L2"}, previous=FIRST)
+OTHER = typed_record("88.118.8/B")
+SERIAL = Claim("88.118.8/class.c", "serial", hashlib.sha256(b"S-1").digest())
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    if request.param == "sqlite":
+        sqlite = SqliteStorage(tmp_path / "registry.sqlite3")
+        yield sqlite
+        sqlite.close()
+        return
+    memory = MemoryStorage()
+    yield memory
+    assert memory.broken == []
+
+
+def grant_of(prefix: str = ZONE, **changes: Any) -> Grant:
+    return replace(Grant(prefix, "applied", False, "", NOW, application=b"a", enrolments=(b"e1", b"e2")), **changes)  # noqa: FBT003 - hosted
+
+
+def test_an_empty_store_knows_nothing(store: Storage) -> None:
+    assert store.heads(["88.118.8/A"]) == store.earlier(ZONE, ["key-00001"]) == store.claimants([SERIAL]) == {}
+    assert store.heads([]) == store.earlier(ZONE, []) == store.claimants([]) == store.chains() == {}
+    assert store.record("88.118.8/A") is None
+    assert store.record("88.118.8/A", 1) is None
+    assert store.grants() == store.commit([]) == []
+    assert not store.any_within("88")
+
+
+def test_a_write_is_there_with_all_its_parts(store: Storage) -> None:
+    first, second = write_of(FIRST, "key-1", claims=(SERIAL,)), write_of(SECOND, "key-2")
+    assert store.commit([first]) == [Outcome.COMMITTED]
+    assert store.commit([second]) == [Outcome.COMMITTED]
+    assert store.heads(["88.118.8/A", "88.118.8/B"]) == {"88.118.8/A": head_of(SECOND)}
+    assert [store.record("88.118.8/A", n) for n in range(4)] == [second.record, first.record, second.record, None]
+    assert store.earlier(ZONE, ["key-1", "key-2", "key-3"]) == {
+        "key-1": Earlier(first.request_hash, first.receipt),
+        "key-2": Earlier(second.request_hash, second.receipt),
+    }
+    assert store.earlier("88.118", ["key-1"]) == {}
+    assert store.claimants([SERIAL, replace(SERIAL, field="lot")]) == {SERIAL: "88.118.8/A"}
+
+
+def losing_writes() -> list[tuple[Write, Outcome]]:
+    """Each loses against FIRST with key-1 and the serial's claim."""
+    return [
+        (write_of(FIRST, "key-1"), Outcome.KEY_USED),
+        (write_of(OTHER, "key-1"), Outcome.KEY_USED),
+        (write_of(FIRST, "key-2"), Outcome.CONFLICT),
+        (write_of(typed_record("88.118.8/A", previous=SECOND), "key-2"), Outcome.CONFLICT),
+        (write_of(OTHER, "key-2", claims=(SERIAL,)), Outcome.CLAIMED),
+        (write_of(OTHER, "key-2", claims=(replace(SERIAL, field="lot"), SERIAL)), Outcome.CLAIMED),
+    ]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_write_that_loses_is_reported_and_leaves_nothing_and_the_others_alone(store: Storage, together: bool) -> None:
+    winner = write_of(FIRST, "key-1", claims=(SERIAL,))
+    last = write_of(typed_record("88.118.8/C"), "key-9")
+    losers = losing_writes()
+    batches = [[winner, *(w for w, _ in losers), last]] if together else [[winner], *([w] for w, _ in losers), [last]]
+    outcomes = [outcome for batch in batches for outcome in store.commit(batch)]
+    assert outcomes == [Outcome.COMMITTED, *(outcome for _, outcome in losers), Outcome.COMMITTED]
+    assert store.heads(["88.118.8/A", "88.118.8/B", "88.118.8/C"]) == {
+        "88.118.8/A": winner.head,
+        "88.118.8/C": last.head,
+    }
+    assert store.earlier(ZONE, ["key-1", "key-2"]) == {"key-1": Earlier(winner.request_hash, winner.receipt)}
+    assert store.claimants([SERIAL, replace(SERIAL, field="lot")]) == {SERIAL: "88.118.8/A"}
+    assert store.record("88.118.8/A", 1) == winner.record
+
+
+def test_versions_that_follow_each_other_fit_into_one_batch(store: Storage) -> None:
+    end = typed_record("88.118.8/A", previous=SECOND, **ENDED)
+    writes = [write_of(record, f"key-{n}") for n, record in enumerate((FIRST, SECOND, FORK, end))]
+    assert store.commit(writes) == [Outcome.COMMITTED, Outcome.COMMITTED, Outcome.CONFLICT, Outcome.COMMITTED]
+    assert store.heads(["88.118.8/A"]) == {"88.118.8/A": head_of(end)}
+
+
+def test_a_claim_stays_with_its_identifier_and_never_moves(store: Storage) -> None:
+    store.commit([write_of(FIRST, "key-1", claims=(SERIAL,))])
+    assert store.commit([write_of(SECOND, "key-2", claims=(SERIAL,))]) == [Outcome.COMMITTED]
+    end = typed_record("88.118.8/A", previous=SECOND, **ENDED)
+    assert store.commit([write_of(end, "key-3")]) == [Outcome.COMMITTED]
+    assert store.commit([write_of(OTHER, "key-4", claims=(SERIAL,))]) == [Outcome.CLAIMED]
+    for free in (
+        replace(SERIAL, class_id="88.118.8/class.d"),
+        replace(SERIAL, field="lot"),
+        replace(SERIAL, digest=bytes(32)),
+    ):
+        name = f"88.118.8/{free.field}-{free.class_id[-1]}-{free.digest[0]}"
+        assert store.commit([write_of(typed_record(name), f"key-{name}", claims=(free,))]) == [Outcome.COMMITTED]
+
+
+def test_keys_of_two_zones_are_two_keys(store: Storage) -> None:
+    other = typed_record("88.118.9/A")
+    assert (
+        store.commit([write_of(FIRST, "key-1"), write_of(other, "key-1", zone="88.118.9")]) == [Outcome.COMMITTED] * 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("prefix", "holds"),
+    [
+        ("88.118.8", True),
+        ("88.118", True),
+        ("88", True),
+        ("8", False),
+        ("88.11", False),
+        ("88.118.80", False),
+        ("88.118.8.1", False),
+        ("88.118.8-a", False),
+        ("88.1180", False),
+        ("99.1", True),
+        ("9", False),
+    ],
+)
+def test_any_within_goes_by_labels(store: Storage, prefix: str, holds: bool) -> None:
+    store.commit(
+        [
+            write_of(FIRST, "key-1"),
+            write_of(typed_record("99.1-x/A"), "key-2"),
+            write_of(typed_record("99.1.0/A"), "key-3"),
+        ]
+    )
+    assert store.any_within(prefix) is holds
+
+
+def test_a_batch_is_larger_than_one_statement_holds(store: Storage) -> None:
+    records = [typed_record(f"88.118.8/N-{n}") for n in range(2 * VARIABLES_MAX + 1)]
+    writes = [write_of(record, f"key-{n}") for n, record in enumerate(records)]
+    assert Counter(store.commit(writes)) == {Outcome.COMMITTED: len(writes)}
+    names, keys = [w.identifier for w in writes], [w.idempotency_key for w in writes]
+    assert store.heads(names) == {w.identifier: w.head for w in writes}
+    assert set(store.earlier(ZONE, keys)) == set(keys)
+    assert Counter(store.commit(writes)) == {Outcome.KEY_USED: len(writes)}
+
+
+def test_grants_are_replaced_only_where_they_still_are_the_expected_ones(store: Storage) -> None:
+    applied = grant_of()
+    assert store.put_grant(applied, None, (ZONE, "key-1"), bytes(32)) is Outcome.COMMITTED
+    assert store.grants() == [applied]
+    moved = replace(applied, status="in_review", comment="seen", changed_at=NOW + 1, enrolments=(b"e3",))
+    assert store.put_grant(moved, None, (ZONE, "key-2"), bytes(32)) is Outcome.CONFLICT
+    assert store.put_grant(moved, replace(applied, status="enabled"), (ZONE, "key-2"), bytes(32)) is Outcome.CONFLICT
+    assert store.put_grant(moved, applied, (ZONE, "key-1"), bytes(32)) is Outcome.KEY_USED
+    assert store.put_grant(moved, applied, (ZONE, "key-2"), b"\1" * 32) is Outcome.COMMITTED
+    assert store.put_grant(grant_of("88.118.9"), grant_of("88.118.9"), (ZONE, "key-3"), bytes(32)) is Outcome.CONFLICT
+    assert store.grants() == [moved]
+    assert store.earlier(ZONE, ["key-1", "key-2", "key-3"]) == {
+        "key-1": Earlier(bytes(32), b""),
+        "key-2": Earlier(b"\1" * 32, b""),
+    }
+    assert store.commit([write_of(FIRST, "key-2")]) == [Outcome.KEY_USED]
+
+
+@pytest.mark.parametrize("change", [{"application": b"x"}, {"comment": "x"}, {"enrolments": ()}, {"hosted": True}])
+def test_a_grant_that_differs_in_anything_is_not_the_expected_one(store: Storage, change: dict[str, Any]) -> None:
+    store.put_grant(grant_of(), None, (ZONE, "key-1"), bytes(32))
+    moved = grant_of(status="in_review")
+    assert store.put_grant(moved, grant_of(**change), (ZONE, "key-2"), bytes(32)) is Outcome.CONFLICT
+
+
+def test_a_delegation_and_its_revocation_are_kept_as_signed(store: Storage) -> None:
+    signed = [wire.signed_to_bytes(delegate(body)) for body in (delegation(ZONE), revocation(ZONE))]
+    first = grant_of(status="enabled", version=1, delegation=signed[0])
+    second = replace(first, version=2, delegation=signed[1], hosted=True)
+    assert store.put_grant(first, None, (ZONE, "key-1"), bytes(32)) is Outcome.COMMITTED
+    assert store.put_grant(second, first, (ZONE, "key-2"), bytes(32)) is Outcome.COMMITTED
+    assert store.grants() == [second]
+
+
+def test_chains_are_kept_whole_and_in_order(store: Storage) -> None:
+    long, short = ([wire.signed_to_bytes(x) for x in links(zone)] for zone in (ZONE, "88"))
+    store.put_chain(ZONE, long)
+    store.put_chain("88", short)
+    store.put_chain(ZONE, long)
+    assert store.chains() == {ZONE: tuple(long), "88": tuple(short)}
+
+
+def test_everything_is_there_after_reopen(store: Storage) -> None:
+    def everything() -> list[object]:
+        return [
+            store.heads(["88.118.8/A"]),
+            [store.record("88.118.8/A", n) for n in range(3)],
+            store.earlier(ZONE, ["key-1", "key-2", "key-3"]),
+            store.claimants([SERIAL]),
+            store.grants(),
+            store.chains(),
+        ]
+
+    store.commit([write_of(FIRST, "key-1", claims=(SERIAL,))])
+    store.commit([write_of(SECOND, "key-2")])
+    store.put_grant(grant_of(), None, (ZONE, "key-3"), bytes(32))
+    store.put_chain("88", [wire.signed_to_bytes(x) for x in links("88")])
+    before = everything()
+    store.reopen()
+    assert everything() == before
+    store.close()
+    store.reopen()
+    assert everything() == before
+    assert store.commit([write_of(typed_record("88.118.8/A", previous=SECOND), "key-4")]) == [Outcome.COMMITTED]
+
+
+@pytest.mark.parametrize("fail", ["fail_and_persist", "fail_and_not_persist"])
+def test_a_commit_that_raised_has_happened_or_not_and_never_in_part(fail: str) -> None:
+    memory = MemoryStorage()
+    setattr(memory, fail, once())
+    write = write_of(FIRST, "key-1", claims=(SERIAL,))
+    with pytest.raises(EngineError):
+        memory.commit([write])
+    with pytest.raises(AssertionError, match="without reopen"):
+        memory.commit([write])
+    memory.reopen()
+    happened = fail == "fail_and_persist"
+    there = (memory.record("88.118.8/A"), memory.earlier(ZONE, ["key-1"]), memory.claimants([SERIAL]))
+    assert [bool(part) for part in there] == [happened] * 3
+    assert memory.commit([write]) == [Outcome.KEY_USED if happened else Outcome.COMMITTED]
+
+
+def broken(write: Write, **changes: Any) -> Write:
+    return replace(write, **changes)
+
+
+@pytest.mark.parametrize(
+    ("rule", "write"),
+    [
+        ("another identifier", broken(write_of(FIRST), identifier="88.118.8/X")),
+        ("not the record's", broken(write_of(FIRST), head=head_of(FORK), expected=1)),
+        ("does not follow", broken(write_of(FIRST), expected=1)),
+        ("about another", broken(write_of(FIRST), receipt=write_of(OTHER).receipt)),
+        ("about another", broken(write_of(FIRST), zone="88.118")),
+        ("all of its values", broken(write_of(FIRST), record=wire.record_to_bytes(Record(FIRST.signed, ())))),
+        ("hash that is none", broken(write_of(FIRST), request_hash=b"short")),
+    ],
+)
+def test_the_store_in_memory_polices_its_caller(rule: str, write: Write) -> None:
+    memory = MemoryStorage()
+    with pytest.raises(AssertionError, match=rule):
+        memory.commit([write])
+    assert len(memory.broken) == 1
+
+
+# SQLite: one file, several writers and readers
+
+
+def race(path: Path, name: str, rounds: int) -> list[str]:
+    """Commit a batch a round that another writer wants too: one identifier, one claim, one key. Tells the outcomes."""
+    store = SqliteStorage(path)
+    told = []
+    for n in range(rounds):
+        claim = replace(SERIAL, digest=hashlib.sha256(b"%d" % n).digest())
+        wanted = [
+            write_of(typed_record(f"88.118.8/R-{n}", {"by": name}), f"key-{name}-{n}"),
+            write_of(typed_record(f"88.118.8/{name}-C-{n}"), f"claim-{name}-{n}", claims=(claim,)),
+            write_of(typed_record(f"88.118.8/{name}-K-{n}"), f"key-shared-{n}"),
+        ]
+        told += [f"{kind}-{n}:{outcome.name}" for kind, outcome in zip("RCK", store.commit(wanted), strict=True)]
+    store.close()
+    return told
+
+
+def check_race(path: Path, told: dict[str, list[str]], rounds: int) -> None:
+    """One winner a prize, and what is stored is the winner's."""
+    won: dict[str, list[str]] = {}
+    for name, lines in told.items():
+        assert len(lines) == 3 * rounds
+        for prize, _, outcome in (line.partition(":") for line in lines):
+            won.setdefault(prize, [])
+            if outcome == "COMMITTED":
+                won[prize].append(name)
+    assert all(len(winners) == 1 for winners in won.values())
+    store = SqliteStorage(path)
+    for n in range(rounds):
+        stored = wire.record_from_bytes(store.record(f"88.118.8/R-{n}") or b"")
+        assert [value.data.decode() for value in stored.values] == won[f"R-{n}"]
+        claim = replace(SERIAL, digest=hashlib.sha256(b"%d" % n).digest())
+        assert store.claimants([claim]) == {claim: f"88.118.8/{won[f'C-{n}'][0]}-C-{n}"}
+        assert [name for name in told if store.record(f"88.118.8/{name}-K-{n}")] == won[f"K-{n}"]
+    store.close()
+
+
+def test_two_threads_on_one_file_have_one_winner_each_time(tmp_path: Path) -> None:
+    path, rounds = tmp_path / "registry.sqlite3", 60
+    with ThreadPoolExecutor(2) as pool:
+        told = dict(zip("ab", pool.map(lambda name: race(path, name, rounds), "ab"), strict=True))
+    check_race(path, told, rounds)
+
+
+@pytest.mark.slow
+def test_two_processes_on_one_file_have_one_winner_each_time(tmp_path: Path) -> None:
+    path, rounds = tmp_path / "registry.sqlite3", 60
+    programs = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.test_storage_contract", str(path), name, str(rounds)],
+            cwd=Path(__file__).parents[2],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in "ab"
+    }
+    try:
+        told = {name: program.communicate(timeout=60)[0].split() for name, program in programs.items()}
+    finally:
+        for program in programs.values():
+            program.kill()
+            program.wait()
+    assert [program.returncode for program in programs.values()] == [0, 0]
+    check_race(path, told, rounds)
+
+
+def alongside(work: Callable[[], None], watch: Callable[[], None]) -> None:
+    """Run ``watch`` over and over on another thread until ``work`` is done; what either raises is raised."""
+    done = threading.Event()
+
+    def watching() -> None:
+        while not done.is_set():
+            watch()
+
+    with ThreadPoolExecutor(1) as pool:
+        watcher = pool.submit(watching)
+        try:
+            work()
+        finally:
+            done.set()
+        watcher.result()
+
+
+def test_a_reader_sees_whole_commits_only(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "registry.sqlite3")
+    names = [f"88.118.8/W-{n}" for n in range(200)]
+    versions = [[typed_record(name) for name in names]]
+    for _ in range(3):
+        versions.append([typed_record(n, previous=r) for n, r in zip(names, versions[-1], strict=True)])
+    seen: Counter[tuple[int, int]] = Counter()
+
+    def work() -> None:
+        for version, records in enumerate(versions):
+            writes = [write_of(record, f"key-{version}-{n}") for n, record in enumerate(records)]
+            assert Counter(store.commit(writes)) == {Outcome.COMMITTED: len(names)}
+
+    def watch() -> None:
+        heads = store.heads(names)
+        seen[len(heads), len({head.version for head in heads.values()})] += 1
+
+    alongside(work, watch)
+    assert set(seen) <= {(0, 0), (len(names), 1)}
+    assert store.heads(names[:1])[names[0]].version == len(versions)
+    store.close()
+
+
+def test_reads_and_grants_go_on_while_the_sequencer_reopens(tmp_path: Path) -> None:
+    store = SqliteStorage(tmp_path / "registry.sqlite3")
+    store.commit([write_of(FIRST, "key-1")])
+    put = [0]
+
+    def work() -> None:
+        for _ in range(60):
+            store.reopen()
+
+    def watch() -> None:
+        put[0] += 1
+        assert store.record("88.118.8/A") is not None
+        outcome = store.put_grant(grant_of(f"88.118.{put[0]}"), None, (ZONE, f"key-g-{put[0]}"), bytes(32))
+        assert outcome is Outcome.COMMITTED
+
+    alongside(work, watch)
+    assert len(store.grants()) == put[0]
+    store.close()
+
+
+def main() -> None:
+    path, name, rounds = sys.argv[1:]
+    sys.stdout.write(" ".join(race(Path(path), name, int(rounds))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The same operations on the store in memory and on SQLite, in any order: every answer is the same."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from idtrace import wire
+from idtrace.record import Status
+from registry.storage import Claim, Grant, Head, Outcome, Storage, Write
+from registry.storage_sqlite import SqliteStorage
+from tests.core_fixtures import NOW, delegate, delegation, links
+from tests.memory_storage import MemoryStorage
+from tests.registry_fixtures import typed_record, write_of
+
+ZONES = ("88.118.8", "88.118.9")
+NAMES = tuple(f"{zone}{below}/{suffix}" for zone in ZONES for below in ("", ".1") for suffix in "AB")
+KEYS = tuple(f"key-0000{n}" for n in range(8))
+CLAIMS = tuple(Claim("88.118/c", field, bytes([n]) * 32) for field in ("a", "b") for n in range(2))
+PREFIXES = ("88", "88.118", *ZONES, "88.118.80", "88.118.8.1")
+
+one_write = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(NAMES),
+        "zone": st.sampled_from(ZONES),
+        "key": st.sampled_from(KEYS),
+        "claims": st.sets(st.sampled_from(CLAIMS), max_size=2),
+        "off": st.sampled_from((0, 0, 0, 0, -1, 1)),
+    }
+)
+
+
+class SameAnswers(RuleBasedStateMachine):
+    """Drives both stores; the expected truth of versions is read back from the one in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.memory = MemoryStorage()
+        self.sqlite = SqliteStorage(Path(self.folder.name) / "registry.sqlite3")
+        self.stores: tuple[Storage, Storage] = (self.memory, self.sqlite)
+        self.held: dict[str, Grant] = {}
+
+    def teardown(self) -> None:
+        self.sqlite.close()
+        self.folder.cleanup()
+        assert self.memory.broken == []
+
+    def both(self, call: str, *arguments: Any) -> Any:
+        first, second = (getattr(store, call)(*arguments) for store in self.stores)
+        assert first == second
+        return first
+
+    def write(self, heads: dict[str, Head], wanted: dict[str, Any]) -> Write:
+        """A write on top of the version that stands (or off by one), as a sequencer makes it."""
+        head = heads.get(wanted["name"])
+        version = max((head.version if head else 0) + 1 + wanted["off"], 1)
+        fields: dict[str, Any] = {"version": version}
+        if version > 1:
+            fields |= {"status": Status.RECALLED, "previous_hash": head.record_hash if head else bytes(32)}
+        record = typed_record(wanted["name"], {"key": wanted["key"]}, by="anyone", **fields)
+        return write_of(record, wanted["key"], zone=wanted["zone"], claims=tuple(sorted(wanted["claims"])))
+
+    @rule(wanted=st.lists(one_write, max_size=6))
+    def commit(self, wanted: list[dict[str, Any]]) -> None:
+        heads, writes, off = self.memory.heads(NAMES), [], set()
+        for item in wanted:
+            if item["name"] in off:
+                continue
+            write = self.write(heads, item)
+            writes.append(write)
+            heads[write.identifier] = write.head
+            if item["off"]:
+                off.add(item["name"])
+        self.both("commit", writes)
+
+    @rule(
+        prefix=st.sampled_from(ZONES),
+        key=st.sampled_from(KEYS),
+        status=st.sampled_from(("applied", "enabled")),
+        time=st.integers(0, 2),
+    )
+    def put_grant(self, prefix: str, key: str, status: str, time: int) -> None:
+        held = self.held.get(prefix)
+        version = held.version + 1 if held else 0
+        body = delegation(prefix, version=max(version, 1), previous=bytes(32) if version > 1 else b"")
+        signed = wire.signed_to_bytes(delegate(body)) if version else b""
+        grant = Grant(prefix, status, bool(time), "", NOW + time, version, signed, b"a", (key.encode(),))
+        if self.both("put_grant", grant, held, ("88.118", key), bytes(32)) is Outcome.COMMITTED:
+            self.held[prefix] = grant
+
+    @precondition(lambda self: self.held)
+    @rule(key=st.sampled_from(KEYS))
+    def put_grant_on_a_stale_view(self, key: str) -> None:
+        for prefix, held in self.held.items():
+            moved = replace(held, comment="stale")
+            assert (
+                self.both("put_grant", moved, replace(held, changed_at=0), ("88.118", key), bytes(32))
+                is not Outcome.COMMITTED
+            )
+            assert self.both("put_grant", moved, None, ("88.118", key), bytes(32)) is not Outcome.COMMITTED
+            assert prefix == moved.prefix
+
+    @rule(zone=st.sampled_from(("88", "88.118")))
+    def put_chain(self, zone: str) -> None:
+        for store in self.stores:
+            store.put_chain(zone, [wire.signed_to_bytes(signed) for signed in links(zone)])
+
+    @rule()
+    def reopen(self) -> None:
+        for store in self.stores:
+            store.reopen()
+
+    @invariant()
+    def every_answer_is_the_same(self) -> None:
+        heads = self.both("heads", NAMES)
+        for name in NAMES:
+            for version in range(3 + (heads[name].version if name in heads else 0)):
+                self.both("record", name, version)
+        for zone in (*ZONES, "88.118"):
+            self.both("earlier", zone, KEYS)
+        self.both("claimants", CLAIMS)
+        self.both("chains")
+        for prefix in PREFIXES:
+            self.both("any_within", prefix)
+        first, second = (sorted(store.grants(), key=lambda grant: grant.prefix) for store in self.stores)
+        assert first == second == [self.held[prefix] for prefix in sorted(self.held)]
+
+
+TestSameAnswers = SameAnswers.TestCase
+TestSameAnswers.settings = settings(
+    max_examples=30, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
+)

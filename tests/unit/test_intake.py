@@ -1,0 +1,153 @@
+"""Intake: whose zone, whose signature, which body; and nothing of the body is believed before the check."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from idtrace.errors import IdtraceError, InputError, Reason, RefusedError, VerificationError
+from idtrace.identifier import Prefix
+from idtrace.record import Record, Value
+from idtrace.statements import PrefixStatus
+from registry.admission import Intent, Proposal
+from registry.authority import Authority
+from registry.intake import check_key, take, writable_zone
+from tests.core_fixtures import NOW, delegation, record, revocation, signed_record
+from tests.registry_fixtures import authority_for, body_of, hand_out, hosted, mangled, typed_record
+
+R = Reason
+A = "88.118.8/A"
+
+
+def taken(given: Record, authority: Authority | None = None, key: str = "key-00001", now: int = NOW) -> Proposal:
+    own = authority or authority_for("88.118.8")
+    return take(Intent.REGISTER, key, given, request=b"as sent", authority=own, now=now)
+
+
+def refusal(action: Callable[[], object]) -> tuple[type[IdtraceError], Reason, str]:
+    with pytest.raises(IdtraceError) as caught:
+        action()
+    return type(caught.value), caught.value.reason, caught.value.field
+
+
+def test_a_sound_record_becomes_a_proposal_of_its_deepest_zone() -> None:
+    given = typed_record(A, {"lot": "L1"})
+    request_hash = hashlib.sha256(b"register\0as sent").digest()
+    expected = Proposal(Intent.REGISTER, "88.118.8", "key-00001", request_hash, given, body_of(given))
+    assert taken(given) == expected
+    below = typed_record("88.118.8.5/A", by="record of 88.118.8")
+    assert taken(below).zone == "88.118.8"
+
+
+def test_the_request_hash_tells_calls_and_bodies_apart() -> None:
+    given = typed_record(A)
+    hashes = {
+        take(intent, "key-00001", given, request=request, authority=authority_for("88.118.8"), now=NOW).request_hash
+        for intent in Intent
+        for request in (b"", b"a")
+    }
+    assert len(hashes) == 6
+
+
+FORGED = typed_record(A, {"lot": "L1"})
+
+
+@pytest.mark.parametrize(
+    ("family", "reason", "field", "given"),
+    [
+        (InputError, R.FIELD_MISSING, "record.identifier", signed_record(b"\xff")),
+        (InputError, R.FIELD_MALFORMED, "record.identifier", signed_record(b'{"identifier":1}')),
+        (InputError, R.IDENTIFIER_NOT_CANONICAL, "record.identifier", signed_record(b'{"identifier":"A.b/c"}')),
+        (RefusedError, R.NOT_AUTHORITATIVE, "record.identifier", typed_record("99.1/A")),
+        (VerificationError, R.SIGNER_UNKNOWN, "record", typed_record(A, by="thief")),
+        (VerificationError, R.SIGNER_UNKNOWN, "record", typed_record(A, by="record of 88.118")),
+        (VerificationError, R.SIGNER_UNKNOWN, "record", typed_record(A, by="node of 88.118.8")),
+        (VerificationError, R.SIGNER_UNKNOWN, "record", typed_record(A, by="zone of 88.118.8")),
+        (VerificationError, R.SIGNATURE_INVALID, "record", replace(FORGED, signed=mangled(FORGED.signed))),
+        (
+            VerificationError,
+            R.FIELD_MISSING,
+            "record.version",
+            signed_record(b'{"identifier":"88.118.8/A"}', by="record of 88.118.8"),
+        ),
+        (
+            VerificationError,
+            R.VALUE_CHANGED,
+            "record.values[1]",
+            replace(FORGED, values=(Value(1, FORGED.values[0].salt, b"L2"),)),
+        ),
+        (VerificationError, R.RECORD_FROM_FUTURE, "record.issued_at", typed_record(A, issued_at=NOW + 31)),
+        (
+            InputError,
+            R.IDENTIFIER_MALFORMED,
+            "record.identifier",
+            typed_record("0195012345678903.1/A", by="record of "),
+        ),
+    ],
+)
+def test_each_broken_rule_has_its_reason_and_field(
+    family: type[IdtraceError], reason: Reason, field: str, given: Record
+) -> None:
+    own = authority_for("") if reason is R.IDENTIFIER_MALFORMED else None
+    assert refusal(lambda: taken(given, own)) == (family, reason, field)
+
+
+@pytest.mark.parametrize("key", ["12345678", "k" * 64, "!~-_:;/+", "a" * 8])
+def test_a_key_of_printable_ascii_is_taken(key: str) -> None:
+    check_key(key)
+
+
+@pytest.mark.parametrize(
+    "key", ["1234567", "k" * 65, "with spaces", "line\nbreaks", "12345678\n", "zoë-12345", "\0" * 8]
+)
+def test_other_keys_are_refused(key: str) -> None:
+    wanted = (InputError, R.FIELD_MALFORMED, "idempotency_key")
+    assert refusal(lambda: check_key(key)) == refusal(lambda: taken(typed_record(A), key=key)) == wanted
+
+
+def test_a_write_without_a_key_is_refused() -> None:
+    assert refusal(lambda: check_key("")) == (InputError, R.FIELD_MISSING, "idempotency_key")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "reason"),
+    [
+        ("88.118", None),
+        ("88.118.5", None),
+        ("88.118.9", None),
+        ("88.118.9.1", None),
+        ("88.118.8", R.ZONE_DELEGATED),
+        ("88.118.8.1", R.ZONE_DELEGATED),
+        ("88.118.7", R.ZONE_DELEGATED),
+        ("88.118.6", R.PREFIX_NOT_ENABLED),
+        ("88.118.6.1", R.PREFIX_NOT_ENABLED),
+        ("88", R.NOT_AUTHORITATIVE),
+    ],
+)
+def test_writes_go_to_zones_that_are_held_here_and_enabled(prefix: str, reason: Reason | None) -> None:
+    authority = authority_for("88.118")
+    hand_out(authority, hosted("88.118.9"))
+    hand_out(authority, delegation("88.118.8"))
+    hand_out(authority, revocation("88.118.7"))
+    hand_out(authority, hosted("88.118.6"), PrefixStatus.DISABLED)
+    if reason is None:
+        assert writable_zone(Prefix.parse(prefix), authority).within(Prefix.parse("88.118"))
+        return
+    wanted = (RefusedError, reason, "record.identifier")
+    assert refusal(lambda: writable_zone(Prefix.parse(prefix), authority)) == wanted
+
+
+def test_a_zone_below_a_disabled_one_takes_no_writes() -> None:
+    authority = authority_for("88.118")
+    hand_out(authority, hosted("88.118.6"), PrefixStatus.DISABLED)
+    hand_out(authority, hosted("88.118.6.1"))
+    wanted = (RefusedError, R.PREFIX_NOT_ENABLED, "record.identifier")
+    assert refusal(lambda: writable_zone(Prefix.parse("88.118.6.1"), authority)) == wanted
+
+
+def test_a_zone_whose_delegation_has_ended_takes_no_writes() -> None:
+    late = record(issued_at=NOW)
+    assert refusal(lambda: taken(late, now=NOW + 86_400))[1] is R.DELEGATION_EXPIRED
