@@ -2,15 +2,20 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from idtrace.cli import main
 from tests.cli import idtrace, key_file
 from tests.core_fixtures import PINNED
+from tests.nodes import free_port
 
 PROGRAM = [sys.executable, "-c", "from idtrace.cli import main; main()"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
@@ -121,3 +126,43 @@ def test_an_old_locale_shows_escapes_and_does_not_fail(tmp_path: Path) -> None:
     )
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "\\u2717 malformed input" in done.stderr
+
+
+@pytest.mark.parametrize("role", ["registry", "resolver"])
+def test_a_node_runs_in_this_process_too(tmp_path: Path, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: list[str] = []
+    monkeypatch.setattr("idtrace.cli.node.configure_logs", levels.append)
+    port = free_port()
+    config = configuration(tmp_path, role, listen=f'"127.0.0.1:{port}"', drain_seconds="0.0")
+
+    def stop_when_it_answers() -> None:
+        until(lambda: _answers(port))  # by then the signal has its handler
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop_when_it_answers)
+    stopper.start()
+    ran = idtrace("node", "run", "--role", role, "--config", config)
+    stopper.join()
+    assert ran.code == 0
+    assert f"ready 127.0.0.1:{port}" in ran.out.splitlines()
+    assert levels == ["INFO"]
+
+
+def until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.01)
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_main_is_the_installed_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["idtrace", "scan", "88.118.8/SN-1", "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert '"88.118.8/SN-1"' in capsys.readouterr().out

@@ -68,6 +68,12 @@ def test_wrong_usage_ends_with_2_and_says_nothing_on_stdout() -> None:
         assert ran.err
 
 
+@pytest.mark.parametrize("address", ["localhost", "localhost:0", "localhost:99999", "http://x:1", "x y:1"])
+def test_an_address_is_host_and_port(address: str) -> None:
+    ran = idtrace("prefix", "status", "88.118", "--node", address)
+    assert (ran.code, "is not host:port" in ran.said) == (ExitCode.USAGE, True)
+
+
 def test_a_file_that_is_not_there_is_named_and_no_traceback_is_shown(root: Path) -> None:
     ran = idtrace("verify", "nowhere.json", "--root", root)
     assert ran.code == ExitCode.USAGE

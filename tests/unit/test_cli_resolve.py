@@ -1,12 +1,13 @@
 """What a resolver says is believed only as far as its proof goes, whatever it says."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from idtrace.bundle import Bundle, Revoked, Verdict
-from idtrace.cli.exits import verdict_code
-from idtrace.cli.resolve import judge
+from idtrace.chain import Anchor
+from idtrace.cli.exits import ExitCode, Failure, verdict_code
+from idtrace.cli.resolve import Resolution, as_json_body, ask, judge, resolve_all
 from idtrace.errors import Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.v1 import resolver_pb2
@@ -19,6 +20,7 @@ from tests.core_fixtures import (
     delegate,
     denial,
     denied,
+    public,
     record,
     revocation,
     tombstone,
@@ -102,3 +104,62 @@ def test_a_resolver_that_knows_nothing_is_not_asked_for_proof_and_not_shown_with
 
 def test_every_verdict_has_its_exit_code() -> None:
     assert [int(verdict_code(verdict)) for verdict in Verdict] == [0, 1, 1, 4, 3]
+
+
+class FakeNode:
+    """A resolver that answers these."""
+
+    address = "fake:1"
+    channel = None
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[Any] = []
+
+    def ask(self, _: Any, request: Any) -> Any:
+        self.asked.append(request)
+        return self.answers.pop(0)
+
+
+class FakeStub:
+    """Nothing is called."""
+
+    def __init__(self, _: Any) -> None:
+        self.Resolve = self.ResolveBatch = None
+
+
+@pytest.fixture(autouse=True)
+def _no_channel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idtrace.v1.resolver_pb2_grpc.ResolverServiceStub", FakeStub)
+
+
+def batch(*results: Any) -> Any:
+    return resolver_pb2.ResolveBatchResponse(results=results)
+
+
+def test_many_texts_go_in_batches_of_256_and_stay_in_order() -> None:
+    found = resolver_pb2.ResolveBatchResult(response=said("FOUND", bundle()))
+    odd = resolver_pb2.ResolveBatchResult(error=resolver_pb2.ResolveError(code=3, reason="GS1_NO_KEY", detail="no key"))
+    newer = resolver_pb2.ResolveBatchResult(error=resolver_pb2.ResolveError(code=3, reason="FROM_2030", detail="what"))
+    node = FakeNode(batch(*([found] * 255), odd), batch(newer))
+    texts = [f"88.118.8/{n}" for n in range(257)]
+    results = ask(cast(Any, node), texts, fresh=True)
+    assert [item.text for request in node.asked for item in request.items] == texts
+    assert [getattr(result, "reason", None) for result in results[254:]] == ["", "GS1_NO_KEY", "INTERNAL"]
+
+
+def test_an_answer_of_the_wrong_length_is_no_answer() -> None:
+    with pytest.raises(Failure) as caught:
+        ask(cast(Any, FakeNode(batch())), ["88.118.8/1", "88.118.8/2"], fresh=False)
+    assert caught.value.code is ExitCode.UNREACHABLE
+
+
+def test_a_refused_question_stands_in_its_place() -> None:
+    odd = resolver_pb2.ResolveBatchResult(error=resolver_pb2.ResolveError(code=3, reason="GS1_NO_KEY", detail="no key"))
+    found = resolver_pb2.ResolveBatchResult(response=said("FOUND", bundle()))
+    node = cast(Any, FakeNode(batch(odd, found)))
+    first, second = resolve_all(node, ["88.118.8/1", str(ITEM)], Anchor.of(public("other root")))
+    assert isinstance(first, tuple)
+    assert as_json_body(first)["error"]["reason"] == "GS1_NO_KEY"
+    assert isinstance(second, Resolution)
+    assert second.verdict is Verdict.BOGUS

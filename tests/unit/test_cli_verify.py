@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ from idtrace.bundle import Bundle, Revoked
 from idtrace.cli import files
 from idtrace.cli.exits import ExitCode
 from idtrace.identifier import Prefix
-from idtrace.record import Status
+from idtrace.record import Permission, Status, build_values
+from idtrace.signature import Kind, sign
 from tests.cli import idtrace, key_file
 from tests.core_fixtures import (
     ITEM,
     NOW,
     PINNED,
+    body_and_values,
     bundle,
     delegate,
     delegation,
@@ -25,6 +28,8 @@ from tests.core_fixtures import (
     links,
     record,
     revocation,
+    signed_record,
+    signer,
     tombstone,
     with_last,
 )
@@ -194,3 +199,34 @@ def test_a_value_with_an_escape_sequence_is_shown_escaped(tmp_path: Path, root: 
     assert "\x1b" not in ran.out
     assert "\\x1b[2Jgone" in ran.out
     assert "[red]markup[/red]" in ran.out
+
+
+def test_a_chain_that_cannot_be_read_is_shown_as_far_as_it_goes(tmp_path: Path, root: Path) -> None:
+    unreadable = sign(Kind.DELEGATION, b"{}", signer("zone of 88.118"))
+    ran = idtrace("verify", saved(tmp_path, bundle(delegations=with_last(unreadable))), "--root", root, *AT_NOW)
+    assert ran.code == ExitCode.BOGUS
+    assert "unreadable delegation" in ran.out
+    empty = idtrace("verify", saved(tmp_path, bundle(delegations=())), "--root", root, *AT_NOW)
+    assert (empty.code, "no delegations" in empty.out) == (ExitCode.BOGUS, True)
+
+
+def test_an_unreadable_link_above_an_expired_one_gives_no_window(tmp_path: Path, root: Path) -> None:
+    late = delegate(delegation("88.118", not_before=NOW - 900, expires=NOW - 1))
+    unreadable = sign(Kind.DELEGATION, b"{}", signer("zone of 88.118"))
+    chain = (*links("88"), late, unreadable)
+    ran = idtrace("verify", saved(tmp_path, bundle(delegations=chain)), "--root", root, *AT_NOW, "--json")
+    assert (ran.code, ran.json["checks"][-1]["reason"]) == (ExitCode.BOGUS, "DELEGATION_EXPIRED")
+    assert "valid_until" not in ran.json
+
+
+def test_values_that_are_no_text_are_shown_as_hex(tmp_path: Path, root: Path) -> None:
+    entries = [("photo", b"\xff\xd8", Permission.RESTRICTED)]
+    digests, values = build_values(entries, [b"s" * 16])
+    body, _ = body_and_values(class_id=ITEM)
+    shown = bundle(signed_record(replace(body, values=digests).payload(), values))
+    path = saved(tmp_path, shown)
+    ran = idtrace("verify", path, "--root", root, *AT_NOW)
+    assert "photo 0xffd8 restricted" in ran.said
+    assert f"class {ITEM}" in ran.said
+    values_json = idtrace("verify", path, "--root", root, *AT_NOW, "--json").json["record"]["values"]
+    assert values_json[0]["data_hex"] == "ffd8"

@@ -79,8 +79,6 @@ def test_the_root_alone_needs_no_parents() -> None:
         (Reason.FIELD_MALFORMED, "refresh_seconds", {"refresh_seconds": 0}),
         (Reason.FIELD_MALFORMED, "reflection", {"reflection": "no"}),
         (Reason.FIELD_MALFORMED, "misspelt", {"misspelt": 1}),
-        (Reason.FIELD_MALFORMED, "log_level", {"log_level": "LOUD"}),
-        (Reason.FIELD_MALFORMED, "listen", {"listen": "no port"}),
     ],
 )
 def test_what_is_wrong_is_named(reason: Reason, field: str, changes: dict[str, Any]) -> None:
