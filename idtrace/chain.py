@@ -198,6 +198,10 @@ class TrustedChain:
         _current(signed, delegation, context, field)
         return TrustedChain((*self.links, Link(signed, delegation)))
 
+    def upto(self, count: int) -> TrustedChain:
+        """The first ``count`` links (at least one): verified with the others."""
+        return TrustedChain(self.links[:count])
+
     def in_force(self, now: int) -> None:
         """Step 6.
 

@@ -123,7 +123,6 @@ class Reason(StrEnum):
     BUDGET_DEPTH = "BUDGET_DEPTH"
     # Why something is absent or gone
     IDENTIFIER_ABSENT = "IDENTIFIER_ABSENT"
-    PREFIX_ABSENT = "PREFIX_ABSENT"
     PREFIX_DISABLED = "PREFIX_DISABLED"
 
 

@@ -17,7 +17,7 @@ import structlog
 from idtrace import wire
 from idtrace.chain import Context, TrustedChain
 from idtrace.delegation import Delegation
-from idtrace.errors import IdtraceError, Reason, VerificationError
+from idtrace.errors import IdtraceError, InputError, Reason, VerificationError
 from idtrace.identifier import Prefix
 from idtrace.signature import Signed
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc
@@ -80,6 +80,8 @@ class Adoption:
             stub = delegation_pb2_grpc.DelegationServiceStub(channel)
             request = delegation_pb2.DelegationServiceGetRequest(prefix=str(zone))
             response = await stub.Get(request, timeout=CALL_SECONDS)
+        if response is None:  # what grpc.aio hands out for bytes that are no such message
+            raise InputError(Reason.ANSWER_MALFORMED, "the parent's answer does not parse", field="chain")
         links = wire.delegations_from_pb(response.chain)
         if not links or Delegation.parse(links[-1].payload).child != zone:
             return None

@@ -96,6 +96,8 @@ class Authority:
     def below(self, zone: Prefix, known: Prefix | None) -> tuple[Signed, ...]:
         """The links of a zone's chain that an asker lacks who has verified ``known`` (None: nothing yet)."""
         links = self.chain_of(zone)
+        if known == zone and not self.serves(zone):
+            return tuple(link.signed for link in links)  # what the asker knows of the zone is out of date
         held = [link.delegation.child for link in links]
         start = held.index(known) + 1 if known in held else 0
         return tuple(link.signed for link in links[start:])

@@ -9,6 +9,7 @@ from typing import Any, Final
 from idtrace import wire
 from idtrace.bundle import Denied, NodeAnswer, Referred
 from idtrace.canonical import INTEGER_MAX
+from idtrace.delegation import State
 from idtrace.errors import IdtraceError, InputError, Reason, RefusedError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Permission, Record, RecordBody
@@ -121,7 +122,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
 
     def _answer(self, identifier: Identifier, version: int, zone: Prefix, known: Prefix | None) -> pb.NodeAnswer:
         child = self._authority.children.get(zone)
-        if child is not None and child.status is PrefixStatus.DISABLED:
+        if child is not None and child.status is PrefixStatus.DISABLED and child.delegation.state is State.ACTIVE:
             parent = child.delegation.parent
             denial = self._deny(identifier, parent, DenialReason.PREFIX_DISABLED)
             return wire.answer_to_pb(NodeAnswer(self._authority.below(parent, known), Denied(denial)))

@@ -291,7 +291,7 @@ def _without_known(base: Learned | None, given: tuple[Signed, ...]) -> tuple[Lea
     links = base.chain.links
     shared = next((n for n, (ours, its) in enumerate(zip(links, given, strict=False)) if ours.signed != its), None)
     shared = min(len(links), len(given)) if shared is None else shared
-    return Learned(TrustedChain(links[:shared]), base.since_ms), given[shared:]
+    return Learned(base.chain.upto(shared), base.since_ms), given[shared:]
 
 
 def _check_referral(added: Sequence[Signed], named: Prefix, reached: Prefix) -> None:

@@ -43,10 +43,11 @@ class FakeRegistry:
         with self._lock:
             self.batches.append(len(request.items))
             fault = self.faults.pop(0) if self.faults else None
-            return fault(self, request, context) if fault else self.register(request)
+        return fault(self, request, context) if fault else self.register(request)
 
     def register(self, request: Any) -> Any:
-        return registry_pb2.RegisterBatchResponse(results=[self._result(item) for item in request.items])
+        with self._lock:
+            return registry_pb2.RegisterBatchResponse(results=[self._result(item) for item in request.items])
 
     def _result(self, item: Any) -> registry_pb2.RegisterBatchResult:
         record = wire.record_from_pb(item.record)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from idtrace import wire
 from idtrace.delegation import Delegation
+from idtrace.identifier import Identifier, Prefix
 from idtrace.record import RecordBody
 from idtrace.statements import PrefixStatus, Receipt
 from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write
@@ -120,6 +121,8 @@ class MemoryStorage:
             return Outcome.KEY_USED
         if (head.version if head else 0) != write.expected:
             return Outcome.CONFLICT
+        if any(self._is_delegated(prefix) for prefix in _between(write)):
+            return Outcome.CONFLICT
         if any(self._claims.get(claim, write.identifier) != write.identifier for claim in write.claims):
             return Outcome.CLAIMED
         body = RecordBody.parse(wire.record_from_bytes(write.record).signed.payload)
@@ -129,6 +132,10 @@ class MemoryStorage:
         self._keys[write.zone, write.idempotency_key] = Earlier(write.request_hash, write.receipt)
         self._claims.update(dict.fromkeys(write.claims, write.identifier))
         return Outcome.COMMITTED
+
+    def _is_delegated(self, prefix: str) -> bool:
+        grant = self._grants.get(prefix)
+        return grant is not None and grant.version > 0
 
     def _police(self, write: Write) -> None:
         record = wire.record_from_bytes(write.record)
@@ -146,7 +153,10 @@ class MemoryStorage:
 
     def any_within(self, prefix: str) -> bool:
         with self._seen():
-            return any(name.startswith((f"{prefix}.", f"{prefix}/")) for name in self._heads)
+            return self._any_within(prefix)
+
+    def _any_within(self, prefix: str) -> bool:
+        return any(name.startswith((f"{prefix}.", f"{prefix}/")) for name in self._heads)
 
     def grants(self) -> list[Grant]:
         with self._seen():
@@ -169,6 +179,9 @@ class MemoryStorage:
         if key in self._keys:
             return Outcome.KEY_USED
         if self._grants.get(grant.prefix) != expected:
+            return Outcome.CONFLICT
+        first = grant.version > 0 and (expected is None or expected.version == 0)
+        if first and self._any_within(grant.prefix):
             return Outcome.CONFLICT
         self._require(expected is None or grant.version >= expected.version, "a delegation that goes back")
         self._grants[grant.prefix] = grant
@@ -202,3 +215,9 @@ class MemoryStorage:
 
     def close(self) -> None:
         self._closed = True
+
+
+def _between(write: Write) -> list[str]:
+    """Prefixes on the way from the write's zone to its identifier."""
+    identifier, zone = Identifier.parse(write.identifier), Prefix.parse(write.zone)
+    return [str(prefix) for prefix in identifier.prefix.lineage() if prefix.strictly_within(zone)]

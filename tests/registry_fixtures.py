@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from idtrace import wire
@@ -138,3 +139,12 @@ def mangled(signed: Signed) -> Signed:
     """One bit of the first signature flipped."""
     raw = signed.signatures[0].signature
     return with_signature(signed, bytes([*raw[:-1], raw[-1] ^ 1]))
+
+
+async def until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until something holds, and fail after so many seconds."""
+    async with asyncio.timeout(seconds):
+        while True:
+            if holds():
+                return
+            await asyncio.sleep(0.005)

@@ -106,8 +106,8 @@ def test_every_idtrace_command_of_readme_is_one() -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("idtrace scna x", "no command scna"),
-        ("idtrace key nwe a.key", "no command nwe"),
+        ("idtrace look x", "no command look"),
+        ("idtrace key renew a.key", "no command renew"),
         ("idtrace verify a.json --rooot r.pub", "No such option"),
         ("idtrace verify a.json --root", "requires an argument"),
         ("idtrace verify a.json b.json --root r.pub", "left over"),

@@ -32,7 +32,7 @@ from idtrace.cli.options import (
 )
 from idtrace.cli.output import Output, pairs
 from idtrace.cli.show import utc
-from idtrace.cli.trust import Zone, current_delegation, zone_of
+from idtrace.cli.trust import current_delegation, zone_of
 from idtrace.delegation import LIFETIME_SECONDS_MAX, Delegation, State
 from idtrace.errors import InputError, Reason, RefusedError
 from idtrace.identifier import ROOT, Prefix
@@ -41,48 +41,61 @@ from idtrace.statements import Application
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc, registry_pb2, registry_pb2_grpc
 from idtrace.wire import signed_from_pb, signed_to_pb
 
+KeysOption = Annotated[
+    list[Path], typer.Option("--key", "-k", metavar="FILE", help="Zone key of the parent; several for a threshold.")
+]
+ChildOption = Annotated[
+    str | None, typer.Option("--child", metavar="PREFIX", help='Zone to hand out; "" is the root itself.')
+]
+ZoneOption = Annotated[str, typer.Option("--zone", metavar="PREFIX", help="Parent that hands it out.")]
+RootZoneOption = Annotated[
+    bool, typer.Option("--root-zone", help="The root's own key set, signed by the pinned root key.")
+]
+EnrolOption = Annotated[
+    list[Path] | None, typer.Option("--enrol", metavar="FILE", help="Keys to add: files of idtrace key enrol.")
+]
+AppliedOption = Annotated[
+    bool, typer.Option("--applied", help="Take keys, endpoints and hosting from the prefix application.")
+]
+DropKeyOption = Annotated[
+    list[str] | None, typer.Option("--drop-key", metavar="KEY_ID", help="Key to take out; repeatable.")
+]
+EndpointOption = Annotated[
+    list[str] | None, typer.Option("--endpoint", metavar="HOST:PORT", help="Where the child answers; repeatable.")
+]
+HostedOption = Annotated[
+    bool | None, typer.Option("--hosted/--not-hosted", help="Whether the parent's node keeps the records.")
+]
+ThresholdOption = Annotated[
+    int | None, typer.Option("--threshold", min=1, max=8, help="Zone keys that have to sign together.")
+]
+DaysOption = Annotated[
+    int, typer.Option("--days", min=1, max=LIFETIME_SECONDS_MAX // 86_400, help="How long it lasts.")
+]
+RevokeOption = Annotated[bool, typer.Option("--revoke", help="Take the zone back.")]
+CurrentOption = Annotated[
+    Path | None, typer.Option("--current", metavar="FILE", help="Current version, when signing without a node.")
+]
+OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File to keep the signed delegation in.")]
+
 
 def delegate(
     ctx: typer.Context,
-    keys: Annotated[
-        list[Path], typer.Option("--key", "-k", metavar="FILE", help="Zone key of the parent; several for a threshold.")
-    ],
-    child: Annotated[
-        str, typer.Option("--child", metavar="PREFIX", help='Zone to hand out; "" is the root itself.')
-    ] = "",
-    zone: Annotated[str, typer.Option("--zone", metavar="PREFIX", help="Parent that hands it out.")] = "",
-    root_zone: Annotated[
-        bool, typer.Option("--root-zone", help="The root's own key set, signed by the pinned root key.")
-    ] = False,
-    enrol: Annotated[
-        list[Path] | None, typer.Option("--enrol", metavar="FILE", help="Keys to add: files of idtrace key enrol.")
-    ] = None,
-    applied: Annotated[
-        bool, typer.Option("--applied", help="Take keys, endpoints and hosting from the prefix application.")
-    ] = False,
-    drop_key: Annotated[
-        list[str] | None, typer.Option("--drop-key", metavar="KEY_ID", help="Key to take out; repeatable.")
-    ] = None,
-    endpoint: Annotated[
-        list[str] | None, typer.Option("--endpoint", metavar="HOST:PORT", help="Where the child answers; repeatable.")
-    ] = None,
-    hosted: Annotated[
-        bool | None, typer.Option("--hosted/--not-hosted", help="Whether the parent's node keeps the records.")
-    ] = None,
-    threshold: Annotated[
-        int | None, typer.Option("--threshold", min=1, max=8, help="Zone keys that have to sign together.")
-    ] = None,
-    days: Annotated[
-        int, typer.Option("--days", min=1, max=LIFETIME_SECONDS_MAX // 86_400, help="How long it lasts.")
-    ] = 365,
-    revoke: Annotated[bool, typer.Option("--revoke", help="Take the zone back.")] = False,
+    keys: KeysOption,
+    child: ChildOption = None,
+    zone: ZoneOption = "",
+    root_zone: RootZoneOption = False,
+    enrol: EnrolOption = None,
+    applied: AppliedOption = False,
+    drop_key: DropKeyOption = None,
+    endpoint: EndpointOption = None,
+    hosted: HostedOption = None,
+    threshold: ThresholdOption = None,
+    days: DaysOption = 365,
+    revoke: RevokeOption = False,
     node: OptionalNodeOption = None,
-    current: Annotated[
-        Path | None, typer.Option("--current", metavar="FILE", help="Current version, when signing without a node.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="File to keep the signed delegation in.")
-    ] = None,
+    current: CurrentOption = None,
+    out: OutOption = None,
     root: OptionalRootOption = None,
     passphrase_env: PassphraseEnvOption = None,
     passphrase_prompt: PassphrasePromptOption = False,
@@ -114,27 +127,30 @@ def delegate(
         known = _current(peer, current, target, signers, anchor)
         body = next_delegation(target, parent, known, checked_enrolments(proofs, target), terms, now())
         signed = sign(Kind.DELEGATION, body.payload(), *signers)
-        if out is not None:
-            write_signed(out, [signed])
         if peer is not None:
             _submit(peer, body, signed, proofs)
+    if out is not None:
+        write_signed(out, [signed])
     _show(output, body, signed, out, node)
 
 
-def _zones(zone: str, child: str, *, root_zone: bool) -> tuple[Prefix, Prefix]:
+def _zones(zone: str, child: str | None, *, root_zone: bool) -> tuple[Prefix, Prefix]:
     """Parent and child.
 
     Raises:
         typer.BadParameter: neither a child nor the root is named, or both.
     """
-    parent, target = Prefix.parse(zone, field="--zone"), Prefix.parse(child, field="--child")
-    if target.is_root:
-        if not parent.is_root:
-            raise typer.BadParameter(f"name the zone that {zone} hands out", param_hint="--child")
-        return ROOT, ROOT
-    if root_zone:
-        raise typer.BadParameter("--root-zone is for the root itself; leave --child away", param_hint="--root-zone")
-    return parent, target
+    parent = Prefix.parse(zone, field="--zone")
+    target = Prefix.parse(child or "", field="--child")
+    if not target.is_root:
+        if root_zone:
+            rule = "--root-zone is for the root itself; leave --child away"
+            raise typer.BadParameter(rule, param_hint="--root-zone")
+        return parent, target
+    if not parent.is_root or (child is None and not root_zone):
+        rule = "name the zone to hand out (for the root's own key set: --root-zone)"
+        raise typer.BadParameter(rule, param_hint="--child")
+    return ROOT, ROOT
 
 
 def _current(
@@ -153,7 +169,7 @@ def _current(
     else:
         return None
     public = [signer.public_key for signer in signers]
-    return current_delegation(Zone(chain, None, hosted=False), target, public, anchor, now())
+    return current_delegation(chain, target, public, anchor, now())
 
 
 def _from_application(node: Node, target: Prefix, proofs: list[Signed], terms: Terms) -> tuple[list[Signed], Terms]:

@@ -322,7 +322,8 @@ def _serve(story: Story) -> None:
     )
     story.output.show("", table, "", Text("Try, in another terminal:", style="bold"))
     for line in tries:
-        story.output.screen.print(f"  {line}", soft_wrap=True)
+        if not story.output.as_json:
+            story.output.screen.print(f"  {line}", soft_wrap=True)
     story.output.document({"endpoints": tree.endpoints, "root_key": str(tree.root_key), "try": list(tries)})
     story.output.note("Ctrl-C stops the tree")
     try:

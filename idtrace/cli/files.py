@@ -32,17 +32,6 @@ def signed_to_json(signed: Signed) -> dict[str, Any]:
     return body
 
 
-def signed_from_json(body: Any, field: str) -> Signed:
-    """Read :func:`signed_to_json`'s object.
-
-    Raises:
-        InputError: naming the field.
-    """
-    if not isinstance(body, dict):
-        raise InputError(Reason.FIELD_MALFORMED, "a signed statement is a JSON object", field=field)
-    return _read_signed(Fields(body, field))
-
-
 def write_signed(path: Path, statements: Sequence[Signed]) -> None:
     """Write a file of signed statements, replacing an older one in one step."""
     body = {"format": SIGNED_FORMAT, "statements": [signed_to_json(signed) for signed in statements]}

@@ -129,7 +129,9 @@ def status(
 def move(
     ctx: typer.Context,
     prefix: PrefixArgument,
-    status: Annotated[PrefixStatus, typer.Argument(metavar="STATUS", help="in_review, enabled, disabled or rejected.")],
+    status: Annotated[
+        PrefixStatus, typer.Option("--status", metavar="STATUS", help="in_review, enabled, disabled or rejected.")
+    ],
     key: KeyOption,
     node: NodeOption,
     comment: Annotated[str, typer.Option("--comment", help="Reason, for the applicant to read.")] = "",
@@ -140,7 +142,7 @@ def move(
 ) -> None:
     """Move a prefix to another status, signed by a zone key of its parent.
 
-    Example: idtrace prefix set 88.118.8 disabled --key parent.key --comment 'licence expired'
+    Example: idtrace prefix set 88.118.8 --status disabled --key parent.key --comment 'licence expired'
     """
     del as_json
     output = output_of(ctx)

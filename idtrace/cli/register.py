@@ -59,37 +59,44 @@ ERRORS_SHOWN_MAX: Final = 10
 _AGAIN: Final = "run the same command again: it goes on where it stopped, and nothing is done twice"
 
 
+IdentifierArgument = Annotated[
+    str | None, typer.Argument(metavar="ID", help="Identifier, or any code as scanned (GS1, drug trace code).")
+]
+ValueOption = Annotated[
+    list[str] | None, typer.Option("--value", "-v", metavar="TYPE=TEXT", help="A value; repeat for several.")
+]
+RestrictedOption = Annotated[
+    list[str] | None, typer.Option("--restricted", metavar="TYPE", help="Values of this type are not for everybody.")
+]
+ClassOption = Annotated[str, typer.Option("--class", metavar="ID", help="Class record that the identifier belongs to.")]
+TtlOption = Annotated[
+    int, typer.Option("--ttl", metavar="SECONDS", min=0, max=TTL_SECONDS_MAX, help="How long caches may keep it.")
+]
+KindOption = Annotated[RecordKind, typer.Option("--kind", metavar="item|class|block", help="What the record is about.")]
+TemplateOption = Annotated[
+    Path | None, typer.Option("--template", metavar="FILE.json", help="Template of a class (with --kind class).")
+]
+FromOption = Annotated[
+    Path | None, typer.Option("--from", metavar="FILE", help="Register every line of a .csv or .jsonl file.")
+]
+BatchOption = Annotated[
+    int, typer.Option("--batch", metavar="LINES", min=1, max=BATCH_LINES_MAX, help="Lines in one call.")
+]
+
+
 def register(
     ctx: typer.Context,
     key: KeyOption,
     node: NodeOption,
-    identifier: Annotated[
-        str | None, typer.Argument(metavar="ID", help="Identifier, or any code as scanned (GS1, drug trace code).")
-    ] = None,
-    value: Annotated[
-        list[str] | None, typer.Option("--value", "-v", metavar="TYPE=TEXT", help="A value; repeat for several.")
-    ] = None,
-    restricted: Annotated[
-        list[str] | None,
-        typer.Option("--restricted", metavar="TYPE", help="Values of this type are not for everybody."),
-    ] = None,
-    class_: Annotated[
-        str, typer.Option("--class", metavar="ID", help="Class record that the identifier belongs to.")
-    ] = "",
-    ttl: Annotated[
-        int,
-        typer.Option("--ttl", metavar="SECONDS", min=0, max=TTL_SECONDS_MAX, help="How long caches may keep it."),
-    ] = TTL_SECONDS_DEFAULT,
-    kind: Annotated[RecordKind, typer.Option("--kind", help="What the record is about.")] = RecordKind.ITEM,
-    template: Annotated[
-        Path | None, typer.Option("--template", metavar="FILE.json", help="Template of a class (with --kind class).")
-    ] = None,
-    file: Annotated[
-        Path | None, typer.Option("--from", metavar="FILE", help="Register every line of a .csv or .jsonl file.")
-    ] = None,
-    batch: Annotated[
-        int, typer.Option("--batch", metavar="LINES", min=1, max=BATCH_LINES_MAX, help="Lines in one call.")
-    ] = BATCH_LINES_MAX // 2,
+    identifier: IdentifierArgument = None,
+    value: ValueOption = None,
+    restricted: RestrictedOption = None,
+    class_: ClassOption = "",
+    ttl: TtlOption = TTL_SECONDS_DEFAULT,
+    kind: KindOption = RecordKind.ITEM,
+    template: TemplateOption = None,
+    file: FromOption = None,
+    batch: BatchOption = BATCH_LINES_MAX // 2,
     root: OptionalRootOption = None,
     passphrase_env: PassphraseEnvOption = None,
     passphrase_prompt: PassphrasePromptOption = False,

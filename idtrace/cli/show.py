@@ -15,7 +15,7 @@ from idtrace.cli.output import listing, pairs, plain, plain_bytes
 from idtrace.delegation import Delegation, State
 from idtrace.errors import InputError
 from idtrace.record import Permission, Record, RecordBody, Status
-from idtrace.statements import Denial, Receipt
+from idtrace.statements import Receipt
 from idtrace.verification import Check, Report
 
 _STATUS_STYLES: Final = {
@@ -191,8 +191,3 @@ def report_json(report: Report) -> dict[str, Any]:
         parsed = RecordBody.parse(report.record.signed.payload)
         body["record"] = record_json(report.record, parsed, report.withheld)
     return body
-
-
-def denial_line(denial: Denial) -> str:
-    """Until when a denial speaks."""
-    return f"{denial.reason}, good until {utc(denial.expires)}"

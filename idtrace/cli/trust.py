@@ -18,18 +18,16 @@ from idtrace.errors import InputError, Reason, RefusedError, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, RecordBody, check_values
 from idtrace.signature import CheckBudget, Kind, PublicKey, Signed, verify
-from idtrace.statements import PrefixStatus, Receipt
+from idtrace.statements import Receipt
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc, registry_pb2, registry_pb2_grpc
 from idtrace.wire import answer_from_pb, delegations_from_pb
 
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """What a node says of a zone: the delegations down to it, and the review of its prefix."""
+    """What a node says of a zone, unverified: the delegations from the root towards it."""
 
     chain: tuple[Signed, ...]
-    status: PrefixStatus | None
-    hosted: bool
 
 
 def trusted_chain(delegations: Sequence[Signed], anchor: Anchor, now: int) -> TrustedChain:
@@ -48,7 +46,7 @@ def trusted_chain(delegations: Sequence[Signed], anchor: Anchor, now: int) -> Tr
 
 
 def zone_of(node: Node, prefix: Prefix) -> Zone:
-    """Ask a node for the chain down to a zone.
+    """Ask a node for the delegations down to a zone.
 
     Raises:
         Failure: as :meth:`Node.ask`.
@@ -56,26 +54,25 @@ def zone_of(node: Node, prefix: Prefix) -> Zone:
     """
     stub = delegation_pb2_grpc.DelegationServiceStub(node.channel)
     answer = node.ask(stub.Get, delegation_pb2.DelegationServiceGetRequest(prefix=str(prefix)))
-    status = PrefixStatus(answer.status.status) if answer.status.status in tuple(PrefixStatus) else None
-    return Zone(delegations_from_pb(answer.chain, "chain"), status, bool(answer.status.hosted))
+    return Zone(delegations_from_pb(answer.chain, "chain"))
 
 
 def current_delegation(
-    zone: Zone, child: Prefix, keys: Sequence[PublicKey], anchor: Anchor | None, now: int
+    chain: Sequence[Signed], child: Prefix, keys: Sequence[PublicKey], anchor: Anchor | None, now: int
 ) -> Delegation | None:
     """The version in force of a child's delegation; None where the node knows of none.
 
     Raises:
         VerificationError: it is not genuine; SIGNER_UNKNOWN where another key signed it and no root key is pinned.
     """
-    if not zone.chain:
+    if not chain:
         return None
-    last = Delegation.parse(zone.chain[-1].payload)
+    last = Delegation.parse(chain[-1].payload)
     if last.child != child:
         return None
     if anchor is not None:
-        return trusted_chain(zone.chain, anchor, now).delegation
-    _require_own(zone.chain[-1], Kind.DELEGATION, keys, f"the delegation of '{child}'")
+        return trusted_chain(chain, anchor, now).delegation
+    _require_own(chain[-1], Kind.DELEGATION, keys, f"the delegation of '{child}'")
     return last
 
 

@@ -57,7 +57,7 @@ def verify(
     window = _valid_window(proof, anchor, moment) if _is_untimely(report) else None
     body = {"identifier": str(proof.identifier), "at": moment, **report_json(report)}
     output.document(body | ({"valid_from": window[0], "valid_until": window[1]} if window else {}))
-    _show(output, proof, report, moment)
+    _show(output, proof, report, moment, is_late=window is not None)
     if window is not None:
         _show_window(output, window, moment, f"idtrace verify {bundle} --root {root}")
     elif not report.valid:
@@ -65,9 +65,10 @@ def verify(
     raise typer.Exit(verdict_code(report.verdict))
 
 
-def _show(output: Output, proof: Bundle, report: Report, moment: int) -> None:
+def _show(output: Output, proof: Bundle, report: Report, moment: int, *, is_late: bool) -> None:
     body = RecordBody.parse(report.record.signed.payload) if report.record else None
-    output.show(verdict_line(report.verdict, str(proof.identifier), body.status if body else Status.ACTIVE))
+    headline = verdict_line(report.verdict, str(proof.identifier), body.status if body else Status.ACTIVE)
+    output.show(Text(f"✗ NOT VALID AT THIS TIME {proof.identifier}", style="bold yellow") if is_late else headline)
     output.show(Text(f"as of {utc(moment)}", style="dim"), "", checks_table(report.checks))
     if report.record is not None and body is not None:
         output.show("", *record_view(report.record, body, report.withheld))
@@ -77,7 +78,7 @@ def _show(output: Output, proof: Bundle, report: Report, moment: int) -> None:
 def _show_window(output: Output, window: tuple[int, int], moment: int, command: str) -> None:
     start, end = window
     inside = dt.datetime.fromtimestamp(_nearest(moment, start, end), dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    output.show("", Text("Nothing in it is forged, but it is not valid at this time.", style="bold yellow"))
+    output.show("", Text("Nothing in it is forged; it was, or will be, valid at another time.", style="bold yellow"))
     output.show(pairs([("valid", f"{utc(start)} to {utc(end)}"), ("see it then", f"{command} --at {inside}")]))
 
 

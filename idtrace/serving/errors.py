@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -83,8 +84,14 @@ async def abort(context: grpc.aio.ServicerContext[object, object], error: Idtrac
 
 
 def error_from_rpc(error: grpc.RpcError) -> IdtraceError | None:
-    """Read back what :func:`abort` sent; None where the error is the transport's or another server's."""
-    status = _status_in(error)
+    """Read back what :func:`abort` sent; None where the error is the transport's, another server's, or garbage."""
+    try:
+        return _read(_status_in(error))
+    except DecodeError:
+        return None
+
+
+def _read(status: status_pb2.Status | None) -> IdtraceError | None:
     if status is None:
         return None
     reason: Reason | None = None

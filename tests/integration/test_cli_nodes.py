@@ -142,9 +142,11 @@ async def test_from_an_application_to_a_zone(tree: Tree) -> None:
     refused = await tree.at("88", "delegate", "--zone", "88", "--child", "88.118", *admin, "--applied")
     assert refused.code == ExitCode.REFUSED
     assert "PREFIX_NOT_ENABLED" in refused.err
-    assert "is not followed by" in (await tree.at("88", "prefix", "set", "88.118", "enabled", *admin)).err
+    assert "is not followed by" in (await tree.at("88", "prefix", "set", "88.118", "--status", "enabled", *admin)).err
     for status in ("in_review", "enabled"):
-        moved = await tree.at("88", "prefix", "set", "88.118", status, *admin, "--comment", "fine", "--json")
+        moved = await tree.at(
+            "88", "prefix", "set", "88.118", "--status", status, *admin, "--comment", "fine", "--json"
+        )
         assert (moved.json["status"], moved.json["comment"]) == (status, "fine")
     shown = await tree.at("88", "prefix", "status", "88.118")
     assert "ops@maker.example" in shown.said
@@ -157,7 +159,7 @@ async def test_from_an_application_to_a_zone(tree: Tree) -> None:
     delegated = await tree.at("88", *hand_out, "--enrol", await tree.node_enrolment("88.118", "88"), "--json")
     assert delegated.code == 0, delegated
     assert (delegated.code, delegated.json["version"], delegated.json["state"]) == (0, 1, "active")
-    stranger = await tree.at("88", "prefix", "set", "88.118", "disabled", "--key", owner)
+    stranger = await tree.at("88", "prefix", "set", "88.118", "--status", "disabled", "--key", owner)
     assert stranger.code == ExitCode.REFUSED
     assert "SIGNER_UNKNOWN" in stranger.err
     nobody = await tree.at("88", "prefix", "status", "88.7")

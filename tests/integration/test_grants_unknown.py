@@ -22,7 +22,7 @@ from registry.sequencer import Sequencer
 from registry.storage import Grant
 from tests.core_fixtures import NOW, ZONE, delegate, delegation, public, signer
 from tests.memory_storage import MemoryStorage, once
-from tests.registry_fixtures import authority_for, typed_record
+from tests.registry_fixtures import authority_for, typed_record, until
 
 S = PrefixStatus
 PREFIX = Prefix.parse(ZONE)
@@ -136,8 +136,7 @@ async def test_a_registration_on_its_way_and_a_delegation_over_it_never_both_go_
     submitted = [asyncio.create_task(sequencer.submit([taken("88.118/first")]))] if queued else []
     await asyncio.sleep(0)
     submitted.append(asyncio.create_task(sequencer.submit([taken(f"{ZONE}/A")])))
-    while not started.is_set():
-        await asyncio.sleep(0.001)
+    await until(started.is_set)
     handed = asyncio.create_task(grants.delegate(Step.DELEGATE, "key-delegate", FIRST, PROOFS))
     await asyncio.sleep(0.05)
     release.set()

@@ -207,10 +207,14 @@ async def test_a_suspended_class_takes_no_more_items() -> None:
 # Callers that leave, and a node that leaves
 
 
+def wait_for(release: threading.Event) -> None:
+    release.wait(5)
+
+
 async def test_a_caller_that_gives_up_undoes_nothing_and_learns_it_by_the_same_key() -> None:
     memory = MemoryStorage()
     release = threading.Event()
-    memory.before_commit = lambda _: release.wait(5) and None
+    memory.before_commit = lambda _: wait_for(release)
     async with running(memory) as sequencer:
         gone, stays = items(2)
         calls = [asyncio.create_task(sequencer.submit([p])) for p in (gone, stays)]
@@ -230,7 +234,7 @@ async def test_a_full_pool_takes_nothing_of_a_call_and_empties_again(monkeypatch
     assert POOL_MAX == 10 * BATCH_MAX
     memory = MemoryStorage()
     release = threading.Event()
-    memory.before_commit = lambda _: release.wait(5) and None
+    memory.before_commit = lambda _: wait_for(release)
     async with running(memory) as sequencer:
         everything = items(21)
         first = asyncio.create_task(sequencer.submit(everything[:1]))

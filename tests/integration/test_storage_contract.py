@@ -20,11 +20,11 @@ from typing import Any
 import pytest
 
 from idtrace import wire
-from idtrace.record import Record, Status
+from idtrace.record import Status
 from registry.storage import Claim, Earlier, Grant, Outcome, Storage, Write
 from registry.storage_sqlite import VARIABLES_MAX, SqliteStorage
 from tests.core_fixtures import NOW, ZONE, delegate, delegation, links, revocation
-from tests.memory_storage import EngineError, MemoryStorage, once
+from tests.memory_storage import MemoryStorage
 from tests.registry_fixtures import ENDED, head_of, typed_record, write_of
 
 FIRST = typed_record("88.118.8/A", {"lot": "L1"})
@@ -47,15 +47,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
 
 
 def grant_of(prefix: str = ZONE, **changes: Any) -> Grant:
-    return replace(Grant(prefix, "applied", False, "", NOW, application=b"a", enrolments=(b"e1", b"e2")), **changes)  # noqa: FBT003 - hosted
+    return replace(Grant(prefix, "applied", False, "", NOW, application=b"a", enrolments=(b"e1", b"e2")), **changes)
 
 
 def test_an_empty_store_knows_nothing(store: Storage) -> None:
-    assert store.heads(["88.118.8/A"]) == store.earlier(ZONE, ["key-00001"]) == store.claimants([SERIAL]) == {}
-    assert store.heads([]) == store.earlier(ZONE, []) == store.claimants([]) == store.chains() == {}
+    known = [store.heads(["88.118.8/A"]), store.earlier(ZONE, ["key-00001"]), store.claimants([SERIAL])]
+    nothing = [store.heads([]), store.earlier(ZONE, []), store.claimants([]), store.chains()]
+    assert not any([*known, *nothing, store.grants(), store.commit([])])
     assert store.record("88.118.8/A") is None
     assert store.record("88.118.8/A", 1) is None
-    assert store.grants() == store.commit([]) == []
     assert not store.any_within("88")
 
 
@@ -202,6 +202,23 @@ def test_a_delegation_and_its_revocation_are_kept_as_signed(store: Storage) -> N
     assert store.grants() == [second]
 
 
+def test_a_delegation_and_identifiers_below_it_never_both_come_to_be(store: Storage) -> None:
+    handed = grant_of(status="enabled", version=1, delegation=wire.signed_to_bytes(delegate(delegation(ZONE))))
+    below = typed_record("88.118.8.1/A")
+    assert store.commit([write_of(below, "key-1", zone="88.118")]) == [Outcome.COMMITTED]
+    assert store.put_grant(handed, None, (ZONE, "key-2"), bytes(32)) is Outcome.CONFLICT
+    other = delegation("88.118.9")
+    free = grant_of("88.118.9", version=1, delegation=wire.signed_to_bytes(delegate(other)))
+    assert store.put_grant(free, None, ("88.118", "key-3"), bytes(32)) is Outcome.COMMITTED
+    records = [typed_record(f"88.118.{name}/A") for name in ("9", "9.1", "90")]
+    writes = [write_of(record, f"key-{n}-above", zone="88.118") for n, record in enumerate(records)]
+    assert store.commit(writes) == [Outcome.CONFLICT, Outcome.CONFLICT, Outcome.COMMITTED]
+    hosted = [write_of(record, f"key-{n}-hosted", zone="88.118.9") for n, record in enumerate(records[:2])]
+    assert store.commit(hosted) == [Outcome.COMMITTED] * 2
+    disabled = replace(free, status="disabled", hosted=True)
+    assert store.put_grant(disabled, free, ("88.118", "key-4"), bytes(32)) is Outcome.COMMITTED
+
+
 def test_chains_are_kept_whole_and_in_order(store: Storage) -> None:
     long, short = ([wire.signed_to_bytes(x) for x in links(zone)] for zone in (ZONE, "88"))
     store.put_chain(ZONE, long)
@@ -232,45 +249,6 @@ def test_everything_is_there_after_reopen(store: Storage) -> None:
     store.reopen()
     assert everything() == before
     assert store.commit([write_of(typed_record("88.118.8/A", previous=SECOND), "key-4")]) == [Outcome.COMMITTED]
-
-
-@pytest.mark.parametrize("fail", ["fail_and_persist", "fail_and_not_persist"])
-def test_a_commit_that_raised_has_happened_or_not_and_never_in_part(fail: str) -> None:
-    memory = MemoryStorage()
-    setattr(memory, fail, once())
-    write = write_of(FIRST, "key-1", claims=(SERIAL,))
-    with pytest.raises(EngineError):
-        memory.commit([write])
-    with pytest.raises(AssertionError, match="without reopen"):
-        memory.commit([write])
-    memory.reopen()
-    happened = fail == "fail_and_persist"
-    there = (memory.record("88.118.8/A"), memory.earlier(ZONE, ["key-1"]), memory.claimants([SERIAL]))
-    assert [bool(part) for part in there] == [happened] * 3
-    assert memory.commit([write]) == [Outcome.KEY_USED if happened else Outcome.COMMITTED]
-
-
-def broken(write: Write, **changes: Any) -> Write:
-    return replace(write, **changes)
-
-
-@pytest.mark.parametrize(
-    ("rule", "write"),
-    [
-        ("another identifier", broken(write_of(FIRST), identifier="88.118.8/X")),
-        ("not the record's", broken(write_of(FIRST), head=head_of(FORK), expected=1)),
-        ("does not follow", broken(write_of(FIRST), expected=1)),
-        ("about another", broken(write_of(FIRST), receipt=write_of(OTHER).receipt)),
-        ("about another", broken(write_of(FIRST), zone="88.118")),
-        ("all of its values", broken(write_of(FIRST), record=wire.record_to_bytes(Record(FIRST.signed, ())))),
-        ("hash that is none", broken(write_of(FIRST), request_hash=b"short")),
-    ],
-)
-def test_the_store_in_memory_polices_its_caller(rule: str, write: Write) -> None:
-    memory = MemoryStorage()
-    with pytest.raises(AssertionError, match=rule):
-        memory.commit([write])
-    assert len(memory.broken) == 1
 
 
 # SQLite: one file, several writers and readers

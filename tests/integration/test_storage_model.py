@@ -1,4 +1,4 @@
-"""The same operations on the store in memory and on SQLite, in any order: every answer is the same."""
+"""The store in memory does what SQLite does, in any order, and polices its caller on top."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from idtrace import wire
-from idtrace.record import Status
+from idtrace.record import Record, Status
 from registry.storage import Claim, Grant, Head, Outcome, Storage, Write
 from registry.storage_sqlite import SqliteStorage
 from tests.core_fixtures import NOW, delegate, delegation, links
-from tests.memory_storage import MemoryStorage
-from tests.registry_fixtures import typed_record, write_of
+from tests.memory_storage import EngineError, MemoryStorage, once
+from tests.registry_fixtures import head_of, typed_record, write_of
 
 ZONES = ("88.118.8", "88.118.9")
 NAMES = tuple(f"{zone}{below}/{suffix}" for zone in ZONES for below in ("", ".1") for suffix in "AB")
@@ -137,3 +138,49 @@ TestSameAnswers = SameAnswers.TestCase
 TestSameAnswers.settings = settings(
     max_examples=30, stateful_step_count=15, deadline=None, suppress_health_check=list(HealthCheck)
 )
+
+
+# The store in memory as an instrument of tests
+
+FIRST = typed_record("88.118.8/A", {"lot": "L1"})
+FORK = typed_record("88.118.8/A", {"lot": "L2"}, previous=FIRST)
+OTHER = typed_record("88.118.8/B")
+
+
+@pytest.mark.parametrize("fail", ["fail_and_persist", "fail_and_not_persist"])
+def test_a_commit_that_raised_has_happened_or_not_and_never_in_part(fail: str) -> None:
+    memory = MemoryStorage()
+    setattr(memory, fail, once())
+    write = write_of(FIRST, "key-1", claims=CLAIMS[:1])
+    with pytest.raises(EngineError):
+        memory.commit([write])
+    with pytest.raises(AssertionError, match="without reopen"):
+        memory.commit([write])
+    memory.reopen()
+    happened = fail == "fail_and_persist"
+    there = (memory.record("88.118.8/A"), memory.earlier(ZONES[0], ["key-1"]), memory.claimants(CLAIMS[:1]))
+    assert [bool(part) for part in there] == [happened] * 3
+    assert memory.commit([write]) == [Outcome.KEY_USED if happened else Outcome.COMMITTED]
+
+
+def broken(write: Write, **changes: Any) -> Write:
+    return replace(write, **changes)
+
+
+@pytest.mark.parametrize(
+    ("rule", "write"),
+    [
+        ("another identifier", broken(write_of(FIRST), identifier="88.118.8/X")),
+        ("not the record's", broken(write_of(FIRST), head=head_of(FORK), expected=1)),
+        ("does not follow", broken(write_of(FIRST), expected=1)),
+        ("about another", broken(write_of(FIRST), receipt=write_of(OTHER).receipt)),
+        ("about another", broken(write_of(FIRST), zone="88.118")),
+        ("all of its values", broken(write_of(FIRST), record=wire.record_to_bytes(Record(FIRST.signed, ())))),
+        ("hash that is none", broken(write_of(FIRST), request_hash=b"short")),
+    ],
+)
+def test_the_store_in_memory_polices_its_caller(rule: str, write: Write) -> None:
+    memory = MemoryStorage()
+    with pytest.raises(AssertionError, match=rule):
+        memory.commit([write])
+    assert len(memory.broken) == 1

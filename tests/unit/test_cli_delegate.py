@@ -97,6 +97,7 @@ def test_a_current_version_that_somebody_else_signed_is_not_built_upon(tmp_path:
     ("arguments", "field"),
     [
         (["--zone", "88.118"], "--child"),
+        (["--endpoint", "n.example:1"], "--child"),
         (["--root-zone", "--child", "88.118"], "--root-zone"),
         (["--zone", "88.118", "--child", "88.119.8"], "delegation.child"),
         (["--root-zone"], "delegation.keys"),
