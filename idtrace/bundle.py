@@ -90,16 +90,16 @@ class Bundle:
         body: dict[str, Json] = {
             "format": JSON_FORMAT,
             "identifier": str(self.identifier),
-            "delegations": [_signed_json(signed) for signed in self.delegations],
+            "delegations": [signed_to_json(signed) for signed in self.delegations],
         }
         match self.outcome:
             case Record(signed, values):
                 body["record"] = {
-                    "signed": _signed_json(signed),
+                    "signed": signed_to_json(signed),
                     "values": [{"index": v.index, "salt": _b64(v.salt), "data": _b64(v.data)} for v in values],
                 }
             case Denied(signed):
-                body["denial"] = _signed_json(signed)
+                body["denial"] = signed_to_json(signed)
             case revoked:
                 body["revocation"] = str(revoked.zone)
         body["digest"] = self.digest().hex()
@@ -171,7 +171,12 @@ def _b64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _signed_json(signed: Signed) -> Json:
+def signed_to_json(signed: Signed) -> dict[str, Json]:
+    """A signed statement as it stands in a JSON bundle, payload as readable text.
+
+    Raises:
+        InputError: BUNDLE_MALFORMED where the payload is not text.
+    """
     return {
         "payload_type": signed.payload_type,
         "payload": _text(signed.payload),
@@ -185,15 +190,15 @@ def _read(fields: Fields, parsed: dict[str, Any]) -> tuple[Bundle, bytes]:
     if fields.text("format", most=64) != JSON_FORMAT:
         raise InputError(Reason.BUNDLE_MALFORMED, f"the format is not {JSON_FORMAT}", field="bundle.format")
     identifier = fields.identifier("identifier")
-    delegations = tuple(_read_signed(item) for item in fields.objects("delegations", most=LINKS_MAX))
+    delegations = tuple(signed_from_fields(item) for item in fields.objects("delegations", most=LINKS_MAX))
     outcome: Record | Denied | Revoked
     if "record" in parsed:
         record = fields.object("record")
-        signed = _read_signed(record.object("signed"))
+        signed = signed_from_fields(record.object("signed"))
         outcome = Record(signed, tuple(_read_value(item) for item in record.objects("values", most=VALUES_MAX)))
         record.end()
     elif "denial" in parsed:
-        outcome = Denied(_read_signed(fields.object("denial")))
+        outcome = Denied(signed_from_fields(fields.object("denial")))
     else:
         outcome = Revoked(fields.prefix("revocation"))
     digest = fields.digest("digest")
@@ -201,7 +206,8 @@ def _read(fields: Fields, parsed: dict[str, Any]) -> tuple[Bundle, bytes]:
     return Bundle(identifier, delegations, outcome), digest
 
 
-def _read_signed(fields: Fields) -> Signed:
+def signed_from_fields(fields: Fields) -> Signed:
+    """Read what :func:`signed_to_json` gives; raises InputError naming the field."""
     payload = fields.text("payload", most=BUNDLE_BYTES_MAX).encode()
     payload_type = fields.text("payload_type", most=128)
     signatures = []

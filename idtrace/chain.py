@@ -57,6 +57,11 @@ class Floors(Protocol):
         ...
 
 
+def zone_name(zone: Prefix) -> str:
+    """A zone as a sentence names it."""
+    return str(zone) or "the root"
+
+
 class NoFloors:
     """For a verifier without a memory, such as the offline one."""
 
@@ -311,14 +316,11 @@ def _current(signed: Signed, delegation: Delegation, context: Context, field: st
 
 
 def _in_force(delegation: Delegation, now: int, field: str) -> None:
+    what = f"the delegation of {zone_name(delegation.child)}"
     if now < delegation.not_before:
-        raise VerificationError(
-            Reason.DELEGATION_NOT_YET_VALID, f"the delegation of {delegation.child} is not yet valid", field=field
-        )
+        raise VerificationError(Reason.DELEGATION_NOT_YET_VALID, f"{what} is not yet valid", field=field)
     if now >= delegation.expires:
-        raise VerificationError(
-            Reason.DELEGATION_EXPIRED, f"the delegation of {delegation.child} has expired", field=field
-        )
+        raise VerificationError(Reason.DELEGATION_EXPIRED, f"{what} has expired", field=field)
 
 
 def _not_below(

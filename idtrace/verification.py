@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from idtrace.bundle import Bundle, Denied, Verdict
-from idtrace.chain import Anchor, Context, TrustedChain
+from idtrace.chain import Anchor, Context, TrustedChain, zone_name
 from idtrace.errors import IdtraceError, InputError, Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, RecordKind
@@ -72,7 +72,8 @@ def _walk_chain(bundle: Bundle, anchor: Anchor, context: Context, step: Step) ->
 
         def action(signed: Signed = signed, chain: TrustedChain | None = chain) -> tuple[TrustedChain, str]:
             longer = chain.extend(signed, context) if chain else TrustedChain.begin(anchor, signed, context)
-            return longer, f"{_zone_name(longer.zone)}, version {longer.delegation.version}, signed by its parent"
+            signer = "its parent" if chain else "the pinned root key"
+            return longer, f"{zone_name(longer.zone)}, version {longer.delegation.version}, signed by {signer}"
 
         chain = step("root key set" if chain is None else "delegation", action)
     if chain is None:
@@ -103,7 +104,7 @@ def _judge(bundle: Bundle, chain: TrustedChain, context: Context, step: Step, ch
                 "denial",
                 lambda: (
                     denial := chain.check_denial(signed, bundle.identifier, context),
-                    f"{denial.reason}, signed by zone {_zone_name(chain.zone)}",
+                    f"{denial.reason}, signed by zone {zone_name(chain.zone)}",
                 ),
             )
             return Report(Verdict.ABSENT, tuple(checks))
@@ -115,10 +116,6 @@ def _judge(bundle: Bundle, chain: TrustedChain, context: Context, step: Step, ch
 
 def _check_revocation(chain: TrustedChain, zone: Prefix, identifier: Identifier) -> Prefix:
     if not chain.is_revoked or chain.zone != zone or not identifier.prefix.within(zone):
-        detail = f"the chain does not show that {_zone_name(zone)} above {identifier} is revoked"
+        detail = f"the chain does not show that {zone_name(zone)} above {identifier} is revoked"
         raise VerificationError(Reason.ANSWER_CONTRADICTS_ITSELF, detail, field="bundle.revocation")
     return zone
-
-
-def _zone_name(zone: Prefix) -> str:
-    return str(zone) or "the root"

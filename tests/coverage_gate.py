@@ -71,10 +71,10 @@ def main() -> int:
     pure = pure_files((Path(__file__).parents[1] / "pyproject.toml").read_text("utf-8"))
     missed = shortfalls(report, pure)
     totals = report["totals"]
-    state = "fall short" if any(line.startswith(tuple(pure)) for line in missed) else "are covered whole"
+    short = {path for path in pure for line in missed if line.startswith(f"{path}: ")}
     sys.stdout.write(
         f"coverage: {totals['percent_covered']:.1f} % of {totals['num_statements']} lines and"
-        f" {totals['num_branches']} branches; {len(pure)} pure modules {state}\n"
+        f" {totals['num_branches']} branches; {len(pure)} pure modules, {len(short)} not covered whole\n"
     )
     for line in missed:
         sys.stdout.write(f"  {line}\n")

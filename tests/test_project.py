@@ -229,8 +229,8 @@ def test_every_reason_is_given_somewhere() -> None:
 def long_sleeps(path: Path) -> Iterator[int]:
     """Lines with a sleep that somebody waits for; a function in a function may play a node that is silent for long."""
     functions = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if hasattr(node, "returns")]
-    nested = {id(node) for outer in functions for node in ast.walk(outer) if node is not outer and node in functions}
-    silent = {id(node) for inner in functions if id(inner) in nested for node in ast.walk(inner)}
+    inner = [node for outer in functions for node in ast.walk(outer) if node is not outer and hasattr(node, "returns")]
+    silent = {id(node) for function in inner for node in ast.walk(function)}
     for function in functions:
         for node in ast.walk(function):
             if isinstance(node, ast.Call) and id(node) not in silent and ast.unparse(node.func).endswith("sleep"):

@@ -11,12 +11,13 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from idtrace.bundle import signed_to_json
 from idtrace.chain import Anchor
 from idtrace.cli.client import Node, connect
 from idtrace.cli.delegating import Terms, checked_enrolments, next_delegation
 from idtrace.cli.drafts import idempotency_key
 from idtrace.cli.exits import ExitCode, Failure
-from idtrace.cli.files import read_signed, signed_to_json, write_signed
+from idtrace.cli.files import read_signed, write_signed
 from idtrace.cli.options import (
     TIMEOUT_SECONDS,
     JsonOption,

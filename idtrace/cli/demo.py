@@ -68,7 +68,10 @@ def run_command(*arguments: str) -> tuple[int, str]:
 
     printed = io.StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
-        code = typer.main.get_command(app).main(list(arguments), prog_name="idtrace", standalone_mode=False)
+        try:
+            code = typer.main.get_command(app).main(list(arguments), prog_name="idtrace", standalone_mode=False)
+        except typer.BadParameter as error:
+            return int(ExitCode.USAGE), str(error)
     return int(code or 0), printed.getvalue()
 
 

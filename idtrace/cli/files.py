@@ -12,9 +12,9 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from idtrace.bundle import BUNDLE_BYTES_MAX, Bundle, _read_signed, _signed_json
+from idtrace.bundle import BUNDLE_BYTES_MAX, Bundle, signed_from_fields, signed_to_json
 from idtrace.canonical import Fields
 from idtrace.errors import InputError, Reason
 from idtrace.signature import Kind, Signed
@@ -23,13 +23,6 @@ from idtrace.wire import bundle_from_bytes, bundle_to_bytes
 SIGNED_FORMAT: Final = "idtrace-signed/v1"
 # 16 keys with three roles each (registry/delegating.py) in one file of enrolments.
 STATEMENTS_MAX: Final = 48
-
-
-def signed_to_json(signed: Signed) -> dict[str, Any]:
-    """One statement as a JSON object, as in a bundle."""
-    body = _signed_json(signed)
-    assert isinstance(body, dict)
-    return body
 
 
 def write_signed(path: Path, statements: Sequence[Signed]) -> None:
@@ -56,7 +49,7 @@ def read_signed(path: Path, kind: Kind) -> tuple[Signed, ...]:
         raise InputError(Reason.FIELD_MALFORMED, f"the format is not {SIGNED_FORMAT}", field=f"{path}.format")
     items = fields.objects("statements", least=1, most=STATEMENTS_MAX)
     fields.end()
-    statements = tuple(_read_signed(item) for item in items)
+    statements = tuple(signed_from_fields(item) for item in items)
     for position, signed in enumerate(statements):
         if signed.payload_type != kind.payload_type:
             rule = f"expected {kind.payload_type}, found {signed.payload_type}"

@@ -28,7 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
-from idtrace.cli.files import signed_to_json
+from idtrace.bundle import signed_to_json
 from idtrace.errors import InputError, Reason
 from idtrace.record import SALT_BYTES
 from idtrace.signature import Signed, Signer

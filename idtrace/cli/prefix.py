@@ -9,9 +9,10 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
+from idtrace.bundle import signed_to_json
 from idtrace.cli.client import connect
 from idtrace.cli.drafts import idempotency_key
-from idtrace.cli.files import read_signed, signed_to_json
+from idtrace.cli.files import read_signed
 from idtrace.cli.options import (
     TIMEOUT_SECONDS,
     JsonOption,

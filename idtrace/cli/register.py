@@ -13,6 +13,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from idtrace.bundle import signed_to_json
 from idtrace.cli.bulk import BATCH_LINES_MAX, BulkRun, Fate, Outcome
 from idtrace.cli.client import Node, connect
 from idtrace.cli.drafts import (
@@ -24,7 +25,7 @@ from idtrace.cli.drafts import (
     template_entry,
 )
 from idtrace.cli.exits import ExitCode, Failure
-from idtrace.cli.files import read_file, signed_to_json
+from idtrace.cli.files import read_file
 from idtrace.cli.journal import Journal
 from idtrace.cli.options import (
     TIMEOUT_SECONDS,

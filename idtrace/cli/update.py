@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from idtrace.bundle import signed_to_json
 from idtrace.cli.client import Node, connect
 from idtrace.cli.drafts import Change, entries, idempotency_key, next_version, signed_record, tombstone
-from idtrace.cli.files import signed_to_json
 from idtrace.cli.options import (
     TIMEOUT_SECONDS,
     JsonOption,
