@@ -212,6 +212,9 @@ def _check_class(proposal: Proposal, classes: Mapping[Identifier, ClassRecord]) 
         own = _template_of(above.record, above.body)
         merged = own if merged is None else merged.extend(own)
     if body.kind is RecordKind.CLASS:
+        if len(lineage) == CLASS_DEPTH_MAX or any(above.body.identifier == body.identifier for above in lineage):
+            rule = f"a class inherits from at most {CLASS_DEPTH_MAX - 1} others and not from itself"
+            raise RefusedError(Reason.CLASS_UNKNOWN, rule, field="record.class")
         own = _template_of(record, body)
         if merged is not None:
             merged.extend(own)

@@ -15,10 +15,10 @@ import grpc.aio
 import structlog
 
 from idtrace import wire
-from idtrace.chain import Context, TrustedChain
+from idtrace.chain import Context, Link, TrustedChain
 from idtrace.delegation import Delegation
 from idtrace.errors import IdtraceError, InputError, Reason, VerificationError
-from idtrace.identifier import Prefix
+from idtrace.identifier import Identifier, Prefix
 from idtrace.signature import Signed
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc
 from registry.authority import Authority, verified
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 CALL_SECONDS: Final = 3.0
 # A new zone waits for its parent's administrator: often at first, then patiently.
 RETRY_SECONDS_FIRST: Final = 0.1
-RETRY_SECONDS_MAX: Final = 1.0
+RETRY_SECONDS_MAX: Final = 0.5
 # Nine delegations of a few KiB each.
 CHAIN_BYTES_MAX: Final = 262_144
 
@@ -62,14 +62,18 @@ class Adoption:
                 links = await self._ask(parent, zone)
                 if links is None:
                     continue  # another of our parents may be the one that hands this zone out
-                if adopt(self._authority, zone, links, self._clock()):
+                chain = news(self._authority, zone, links, self._clock())
+                if chain is not None:
                     stored = [wire.signed_to_bytes(link) for link in links]
                     await asyncio.to_thread(self._storage.put_chain, str(zone), stored)
+                    self._authority.adopt(zone, chain.links)
                     log.info("zone adopted", zone=str(zone), links=len(links))
             except grpc.aio.AioRpcError as error:
                 log.debug("parent does not answer", parent=parent, zone=str(zone), code=error.code().name)
             except IdtraceError as error:
                 log.warning("parent's answer refused", parent=parent, zone=str(zone), reason=str(error.reason))
+            except Exception:  # the store's own; the next round tries again
+                log.exception("zone not stored", zone=str(zone))
             else:
                 return
 
@@ -88,19 +92,31 @@ class Adoption:
         return links
 
 
-def adopt(authority: Authority, zone: Prefix, links: tuple[Signed, ...], now: int) -> bool:
-    """Verify a chain for an own zone and take it over if it is news; a revocation too, which ends the zone's service.
+class _Held:
+    """The chain that is held, as floors: no link may be older than it, and no version may have two contents."""
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self._zones = {link.delegation.child: (link.delegation.version, link.delegation.hash) for link in links}
+
+    def zone(self, zone: Prefix) -> tuple[int, bytes] | None:
+        return self._zones.get(zone)
+
+    def record(self, identifier: Identifier) -> tuple[int, bytes] | None:
+        del identifier
+        return None
+
+
+def news(authority: Authority, zone: Prefix, links: tuple[Signed, ...], now: int) -> TrustedChain | None:
+    """Verify a chain for an own zone; None where it is held already. A revocation is news too: it ends the service.
 
     Raises:
-        VerificationError: a broken link, another zone's chain, or a version lower than the one held.
+        VerificationError: a broken link, another zone's chain, or a link that is older than, or differs from, the one
+            held.
     """
     held = authority.own.get(zone, ())
     if tuple(link.signed for link in held) == links:
-        return False
-    chain: TrustedChain = verified(authority.anchor, links, Context.at(now))
+        return None
+    chain = verified(authority.anchor, links, Context.at(now, floors=_Held(held)))
     if chain.zone != zone:
         raise VerificationError(Reason.REFERRAL_SIDEWAYS, f"the chain ends at {chain.zone}", field="chain")
-    if held and chain.delegation.version < held[-1].delegation.version:
-        raise VerificationError(Reason.DELEGATION_ROLLED_BACK, "a newer version is held already", field="chain")
-    authority.adopt(zone, chain.links)
-    return True
+    return chain

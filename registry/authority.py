@@ -53,11 +53,18 @@ class Authority:
         self._trusted.clear()
 
     def zone_of(self, prefix: Prefix) -> Prefix | None:
-        """Deepest zone known here that covers a prefix; None where the node has nothing to do with it."""
-        for zone in reversed(prefix.lineage()):
-            if zone in self.own or zone in self.children:
-                return zone
-        return None
+        """Deepest zone known here that covers a prefix; None where the node has nothing to do with it.
+
+        Nothing counts below a zone that was taken back or disabled: what hangs on it goes with it.
+        """
+        deepest: Prefix | None = None
+        for zone in prefix.lineage():
+            child = self.children.get(zone)
+            if child is not None or zone in self.own:
+                deepest = zone
+            if child is not None and (child.delegation.state is State.REVOKED or child.status is PrefixStatus.DISABLED):
+                break
+        return deepest
 
     def serves(self, zone: Prefix) -> bool:
         """Whether this node keeps the zone's records: its own or one that it hosts, and not taken back."""

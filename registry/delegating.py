@@ -7,7 +7,8 @@ Pure, in this order:
 2. version = current + 1, and ``previous`` is the hash of the current version;
 3. the call fits: Delegate a first version, Rotate an active next one, Revoke a revocation;
 4. every key and role that the current version does not hold brings a proof of possession for this very zone;
-5. the prefix has passed its review, and the parent holds no identifiers of its own below it;
+5. the prefix has passed its review, its parent is enabled, no other zone stands between the two, and the parent has
+   neither identifiers nor other zones below it;
 6. a hosted zone names its host's node key, or nobody could believe what the host says.
 
 The root's own key set comes the same way, signed by the pinned root key.
@@ -22,6 +23,7 @@ from typing import Final
 from idtrace.chain import Context, TrustedChain
 from idtrace.delegation import Delegation, Role, State
 from idtrace.errors import InputError, Reason, RefusedError, VerificationError
+from idtrace.identifier import Prefix
 from idtrace.signature import CheckBudget, Kind, Signed, signed_hash
 from idtrace.statements import PrefixStatus, check_enrolment
 from registry.authority import Authority
@@ -79,9 +81,8 @@ def check_delegation(
         raise RefusedError(
             Reason.PREFIX_NOT_ENABLED, f"prefix {delegation.child} is {status}", field="delegation.child"
         )
-    if version == 0 and occupied:
-        detail = f"identifiers are registered below {delegation.child} already, under its parent"
-        raise RefusedError(Reason.ZONE_DELEGATED, detail, field="delegation.child")
+    if not delegation.child.is_root and not revokes:
+        _check_place(delegation, authority, first=version == 0, occupied=occupied)
     # 6. a host can speak for what it hosts
     if delegation.hosted and not revokes and node_key_id not in delegation.keys_for(Role.NODE):
         detail = f"a hosted zone names its host's node key, {node_key_id}"
@@ -110,6 +111,21 @@ def _verified(signed: Signed, authority: Authority, context: Context) -> tuple[D
     if claimed.child in authority.own:
         raise RefusedError(Reason.ZONE_DELEGATED, f"{claimed.child} is this node's own zone", field="delegation.child")
     return chain.delegation, child.delegation if child else None
+
+
+def _check_place(delegation: Delegation, authority: Authority, *, first: bool, occupied: bool) -> None:
+    child = delegation.child
+    parent = authority.children.get(delegation.parent)
+    if parent is not None and parent.status is not PrefixStatus.ENABLED:
+        detail = f"prefix {delegation.parent} is {parent.status}"
+        raise RefusedError(Reason.PREFIX_NOT_ENABLED, detail, field="delegation.parent")
+    nearest = authority.zone_of(Prefix(child.labels[:-1]))
+    if nearest != delegation.parent:
+        detail = f"{child} lies in zone {nearest}, which answers for it"
+        raise RefusedError(Reason.ZONE_DELEGATED, detail, field="delegation.child")
+    if first and (occupied or any(zone.strictly_within(child) for zone in authority.children)):
+        detail = f"identifiers are registered or zones handed out below {child} already, under its parent"
+        raise RefusedError(Reason.ZONE_DELEGATED, detail, field="delegation.child")
 
 
 def _check_possession(delegation: Delegation, current: Delegation | None, enrolments: Sequence[Signed]) -> None:

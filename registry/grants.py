@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from idtrace import wire
 from idtrace.chain import CHECKS_MAX, Context, Link
@@ -23,8 +23,10 @@ from registry.admission import repeated
 from registry.authority import Authority, Child
 from registry.delegating import Step, check_delegation, delegation_hash
 from registry.intake import check_key
-from registry.review import check_application, check_command_time, check_move
+from registry.review import COMMAND_SECONDS_MAX, check_application, check_command_time, check_move
 from registry.storage import Grant, Outcome, Storage
+
+T = TypeVar("T")
 
 # An applicant proves one key or a few; the rest can follow with a rotation.
 APPLICATION_KEYS_MAX: Final = 8
@@ -42,14 +44,34 @@ class Grants:
         self._clock = clock
         self._one_at_a_time = asyncio.Lock()
         self._grants: dict[Prefix, Grant] = {}
+        self._behind = False  # a change may be on disk that is not in memory
+        self._started = clock()
+        self._commands: dict[bytes, tuple[str, int]] = {}  # request hash: idempotency key, time; the last few minutes'
 
     def load(self) -> None:
         """Take over what the store holds; it was checked before it was stored."""
         for zone, links in self._storage.chains().items():
             if Prefix.parse(zone) in self._authority.wanted:
                 self._authority.adopt(Prefix.parse(zone), tuple(Link.read(wire.signed_from_bytes(x)) for x in links))
+        self._catch_up()
+
+    def _catch_up(self) -> None:
         for grant in self._storage.grants():
             self._take_over(grant)
+        self._behind = False
+
+    async def _to_the_end(self, change: Coroutine[Any, Any, T]) -> T:
+        """Carry a change through even where its caller has gone, so that memory never lags behind the disk."""
+
+        async def alone() -> T:
+            async with self._one_at_a_time:
+                if self._behind:
+                    self._catch_up()
+                return await change
+
+        task = asyncio.ensure_future(alone())
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, should nobody else
+        return await asyncio.shield(task)
 
     def _take_over(self, grant: Grant) -> None:
         self._grants[Prefix.parse(grant.prefix)] = grant
@@ -96,19 +118,21 @@ class Grants:
             application=wire.signed_to_bytes(application),
             enrolments=tuple(wire.signed_to_bytes(signed) for signed in enrolments),
         )
-        async with self._one_at_a_time:
-            current = self.grant(body.prefix)
-            request = hashlib.sha256(b"apply\0" + application.payload).digest()
-            if self._seen(parent, key, request):
-                return self._grants[body.prefix]
-            check_application(self.status(body.prefix))
-            pending = sum(grant.status == PrefixStatus.APPLIED for grant in self._grants.values())
-            if pending >= APPLICATIONS_MAX:
-                raise BusyError(Reason.OVERLOADED, f"{pending} applications wait for review; come back later")
-            if current is not None:
-                filed = replace(filed, version=current.version, delegation=current.delegation)
-            await self._store(filed, current, (str(parent), key), request)
-            return filed
+        request = hashlib.sha256(b"apply\0" + application.payload).digest()
+        return await self._to_the_end(self._apply(body.prefix, filed, (parent, key), request))
+
+    async def _apply(self, prefix: Prefix, filed: Grant, key: tuple[Prefix, str], request: bytes) -> Grant:
+        current = self.grant(prefix)
+        if self._seen(*key, request):
+            return self._grants[prefix]
+        check_application(self.status(prefix))
+        pending = sum(grant.status == PrefixStatus.APPLIED for grant in self._grants.values())
+        if pending >= APPLICATIONS_MAX:
+            raise BusyError(Reason.OVERLOADED, f"{pending} applications wait for review; come back later")
+        if current is not None:
+            filed = replace(filed, version=current.version, delegation=current.delegation)
+        await self._store(filed, current, key, request)
+        return filed
 
     async def move(self, key: str, command: Signed) -> Grant:
         """Carry out an administrator's signed command.
@@ -125,17 +149,30 @@ class Grants:
         keys = chain.delegation.keys_for(Role.ZONE)
         verify(command, Kind.COMMAND, keys, budget=CheckBudget(CHECKS_MAX), field="command")
         body = Command.parse(command.payload)
-        async with self._one_at_a_time:
-            current = self.grant(body.prefix)
-            request = hashlib.sha256(b"move\0" + command.payload).digest()
-            if current is not None and self._seen(parent, key, request):
-                return current
-            check_command_time(body.issued_at, now)
-            check_move(self.status(body.prefix), body.status)
-            assert current is not None, "check_move refuses an unknown prefix"
-            moved = replace(current, status=body.status, comment=body.comment, changed_at=now)
-            await self._store(moved, current, (str(parent), key), request)
-            return moved
+        request = hashlib.sha256(b"move\0" + command.payload).digest()
+        return await self._to_the_end(self._move(body, now, (parent, key), request))
+
+    async def _move(self, body: Command, now: int, key: tuple[Prefix, str], request: bytes) -> Grant:
+        current = self.grant(body.prefix)
+        if current is not None and self._seen(*key, request):
+            return current
+        check_command_time(body.issued_at, now)
+        self._check_replay(body.issued_at, key[1], request)
+        check_move(self.status(body.prefix), body.status)
+        assert current is not None, "check_move refuses an unknown prefix"
+        moved = replace(current, status=body.status, comment=body.comment, changed_at=now)
+        fresh = {h: (k, t) for h, (k, t) in self._commands.items() if abs(now - t) <= COMMAND_SECONDS_MAX}
+        self._commands = fresh | {request: (key[1], body.issued_at)}
+        await self._store(moved, current, key, request)
+        return moved
+
+    def _check_replay(self, issued_at: int, key: str, request: bytes) -> None:
+        """A command works once, under one key: anyone who has seen it could send it again under another.
+
+        Which commands were used is kept in memory, so those from before this node's start are stale.
+        """
+        if issued_at < self._started or self._commands.get(request, (key, 0))[0] != key:
+            raise RefusedError(Reason.COMMAND_STALE, "the command was used before; sign a new one", field="command")
 
     async def delegate(self, step: Step, key: str, signed: Signed, enrolments: Sequence[Signed]) -> bytes:
         """Hand out, replace or take back a zone; returns the delegation's hash, 32 bytes.
@@ -144,37 +181,47 @@ class Grants:
             InputError, VerificationError, RefusedError: see :func:`registry.delegating.check_delegation`.
         """
         check_key(key)
+        claimed = Delegation.parse(signed.payload)
+        request = hashlib.sha256(step.encode() + b"\0" + signed.payload).digest()
+        await self._to_the_end(self._delegate(step, signed, enrolments, (claimed.parent, key), request))
+        return delegation_hash(signed)
+
+    async def _delegate(
+        self,
+        step: Step,
+        signed: Signed,
+        enrolments: Sequence[Signed],
+        key: tuple[Prefix, str],
+        request: bytes,
+    ) -> None:
         now = self._clock()
         claimed = Delegation.parse(signed.payload)
-        async with self._one_at_a_time:
-            request = hashlib.sha256(step.encode() + b"\0" + signed.payload).digest()
-            if self._in_force(claimed.child) == signed or self._seen(claimed.parent, key, request):
-                return delegation_hash(signed)
-            delegation = check_delegation(
-                signed,
-                enrolments,
-                step=step,
-                authority=self._authority,
-                status=self.status(claimed.child),
-                occupied=self._storage.any_within(str(claimed.child)),
-                node_key_id=self._node_key_id,
-                context=Context.at(now),
-            )
-            if delegation.child.is_root:
-                await asyncio.to_thread(self._storage.put_chain, "", [wire.signed_to_bytes(signed)])
-                self._authority.adopt(ROOT, (Link(signed, delegation),))
-                return delegation_hash(signed)
-            current = self.grant(delegation.child)
-            blank = Grant(str(delegation.child), PrefixStatus.ENABLED, delegation.hosted, "", now)
-            grant = replace(
-                current or blank,
-                hosted=delegation.hosted,
-                version=delegation.version,
-                delegation=wire.signed_to_bytes(signed),
-                changed_at=now,
-            )
-            await self._store(grant, current, (str(delegation.parent), key), request)
-            return delegation_hash(signed)
+        if self._in_force(claimed.child) == signed or self._seen(*key, request):
+            return
+        delegation = check_delegation(
+            signed,
+            enrolments,
+            step=step,
+            authority=self._authority,
+            status=self.status(claimed.child),
+            occupied=self._storage.any_within(str(claimed.child)),
+            node_key_id=self._node_key_id,
+            context=Context.at(now),
+        )
+        if delegation.child.is_root:
+            await asyncio.to_thread(self._storage.put_chain, "", [wire.signed_to_bytes(signed)])
+            self._authority.adopt(ROOT, (Link(signed, delegation),))
+            return
+        current = self.grant(delegation.child)
+        blank = Grant(str(delegation.child), PrefixStatus.ENABLED, delegation.hosted, "", now)
+        grant = replace(
+            current or blank,
+            hosted=delegation.hosted,
+            version=delegation.version,
+            delegation=wire.signed_to_bytes(signed),
+            changed_at=now,
+        )
+        await self._store(grant, current, key, request)
 
     def _in_force(self, zone: Prefix) -> Signed | None:
         """The delegation of a child, or of the root, that is handed out now."""
@@ -194,12 +241,15 @@ class Grants:
         known = self._storage.earlier(str(parent), [key]).get(key)
         return known is not None and repeated(request, known) is not None
 
-    async def _store(self, grant: Grant, current: Grant | None, key: tuple[str, str], request: bytes) -> None:
+    async def _store(self, grant: Grant, current: Grant | None, key: tuple[Prefix, str], request: bytes) -> None:
+        used = (str(key[0]), key[1])
         try:
-            outcome = await asyncio.to_thread(self._storage.put_grant, grant, current, key, request)
+            outcome = await asyncio.to_thread(self._storage.put_grant, grant, current, used, request)
         except Exception as error:
+            self._behind = True
             detail = f"the change may or may not be durable ({type(error).__name__}); repeat it with the same key"
             raise OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, detail) from error
         if outcome is not Outcome.COMMITTED:
+            self._behind = True
             raise RefusedError(Reason.WRITE_CONFLICT, "another change of this prefix came first", field="prefix")
         self._take_over(grant)

@@ -47,7 +47,7 @@ def take(
     context = Context.at(now, checks=SIGNATURES_MAX)
     chain = authority.trusted(zone, Context.at(now))
     verified = chain.check_record(record, identifier, context)
-    check_scheme(identifier)
+    check_scheme(identifier, field="record.identifier")
     request_hash = hashlib.sha256(intent.encode() + b"\0" + request).digest()
     return Proposal(intent, str(zone), idempotency_key, request_hash, record, verified.body)
 

@@ -60,6 +60,7 @@ class Sequencer:
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sequencer")
         self._closing = False
+        self._reopen = False  # the last commit has raised
         self.batches = 0
         self.committed = 0
 
@@ -94,7 +95,8 @@ class Sequencer:
                 results = await loop.run_in_executor(self._thread, self._commit, proposals)
             except Exception as error:  # whatever the engine raises: the outcome is unknown
                 log.exception("commit failed", batch=len(proposals))
-                results = await loop.run_in_executor(self._thread, self._recover, len(proposals), error)
+                self._reopen = True
+                results = [_unknown(error) for _ in proposals]
             for (waiting, position), result in zip(taken, results, strict=True):
                 waiting.results[position] = result
                 if None not in waiting.results and not waiting.done.done():
@@ -121,13 +123,11 @@ class Sequencer:
             taken.append(self._pool.popleft())
         return taken
 
-    def _recover(self, count: int, error: Exception) -> list[Result]:
-        self._storage.reopen()
-        detail = f"the write may or may not be durable ({type(error).__name__}); repeat it with the same key"
-        return [OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, detail) for _ in range(count)]
-
     def _commit(self, proposals: Sequence[Proposal]) -> list[Result]:
         """On the sequencer's thread: read what is stored, decide, sign receipts, commit."""
+        if self._reopen:
+            self._storage.reopen()  # where this raises as well, the next batch tries again
+            self._reopen = False
         now = self._clock()
         heads = self._storage.heads([str(p.body.identifier) for p in proposals])
         earlier = self._earlier(proposals)
@@ -135,7 +135,7 @@ class Sequencer:
         results: list[Result | None] = []
         writes: list[Write] = []
         for proposal in proposals:
-            result = self._decide(proposal, heads, earlier, classes, now)
+            result = self._decide(proposal, heads, earlier, classes[proposal.zone], now)
             if isinstance(result, Write):
                 writes.append(result)
             results.append(None if isinstance(result, Write) else result)
@@ -206,21 +206,32 @@ class Sequencer:
             earlier.update({(zone, key): found for key, found in self._storage.earlier(zone, keys).items()})
         return earlier
 
-    def _classes(self, proposals: Sequence[Proposal]) -> dict[Identifier, ClassRecord]:
-        """Every class that is named, and those above them, as stored; only classes of the same zone count."""
-        classes: dict[Identifier, ClassRecord] = {}
+    def _classes(self, proposals: Sequence[Proposal]) -> dict[str, dict[Identifier, ClassRecord]]:
+        """By zone: every class that is named and those above it, as stored; a zone's proposals see its own alone."""
+        classes: dict[str, dict[Identifier, ClassRecord]] = {}
         for proposal in proposals:
+            known = classes.setdefault(proposal.zone, {})
+            zone = Prefix.parse(proposal.zone)
             wanted = proposal.body.class_id
             for _ in range(CLASS_DEPTH_MAX + 1):
-                if wanted is None or wanted in classes or not wanted.prefix.within(Prefix.parse(proposal.zone)):
+                if wanted is None or not wanted.prefix.within(zone):
                     break
-                stored = self._storage.record(str(wanted))
-                if stored is None:
+                found = known.get(wanted) or self._class(wanted)
+                if found is None:
                     break
-                record = wire.record_from_bytes(stored)
-                body = RecordBody.parse(record.signed.payload)
-                if body.kind is not RecordKind.CLASS:
-                    break
-                classes[wanted] = ClassRecord(record, body)
-                wanted = body.class_id
+                known[wanted] = found
+                wanted = found.body.class_id
         return classes
+
+    def _class(self, identifier: Identifier) -> ClassRecord | None:
+        stored = self._storage.record(str(identifier))
+        if stored is None:
+            return None
+        record = wire.record_from_bytes(stored)
+        body = RecordBody.parse(record.signed.payload)
+        return ClassRecord(record, body) if body.kind is RecordKind.CLASS else None
+
+
+def _unknown(error: Exception) -> OutcomeUnknownError:
+    detail = f"the write may or may not be durable ({type(error).__name__}); repeat it with the same key"
+    return OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, detail)

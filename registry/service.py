@@ -110,7 +110,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
     ) -> registry_pb2.RegistryServiceGetResponse:
         """Answer one question: a record, a denial or a referral."""
         identifier = Identifier.parse_canonical(request.identifier)
-        known = Prefix.parse_canonical(request.known_zone) if request.HasField("known_zone") else None
+        known = (
+            Prefix.parse_canonical(request.known_zone, field="known_zone") if request.HasField("known_zone") else None
+        )
         if request.version > INTEGER_MAX:
             raise InputError(Reason.FIELD_MALFORMED, "there is no such version", field="version")
         zone = self._authority.zone_of(identifier.prefix)

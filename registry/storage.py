@@ -8,6 +8,8 @@
 5. **Unknown is said.** If commit raises, the outcome of the whole batch is unknown: reopen, and let the callers ask
    again with their idempotency keys.
 6. **Append-only.** A stored version, receipt or claim never changes and never goes away.
+7. **One owner.** A first delegation conflicts with identifiers that lie in its prefix, and a write conflicts with a
+   delegation that lies between its zone and its identifier, whichever of the two comes second.
 """
 
 from __future__ import annotations

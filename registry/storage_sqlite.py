@@ -55,20 +55,27 @@ class SqliteStorage:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._one_at_a_time = threading.Lock()  # batches and grants come from different threads
+        self._generation = 0
+        self._readers: set[sqlite3.Connection] = set()
+        self._local = threading.local()
         self._open()
 
     def _open(self) -> None:
         self._writer = self._connect()
         self._writer.executescript(_SCHEMA)
-        self._readers: list[sqlite3.Connection] = []
-        self._local = threading.local()
+        self._generation += 1
 
     @property
     def _reader(self) -> sqlite3.Connection:
-        reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
-        if reader is None:
-            reader = self._local.reader = self._connect()
-            self._readers.append(reader)
+        """This thread's connection; only its own thread closes it while the store is open, so no read is cut off."""
+        generation, reader = getattr(self._local, "reader", (0, None))
+        if reader is None or generation != self._generation:
+            if reader is not None:
+                self._readers.discard(reader)
+                reader.close()
+            reader = self._connect()
+            self._local.reader = (self._generation, reader)
+            self._readers.add(reader)
         return reader
 
     def _connect(self) -> sqlite3.Connection:
@@ -128,28 +135,21 @@ class SqliteStorage:
 
     def any_within(self, prefix: str) -> bool:
         """See :class:`registry.storage.Storage`."""
-        # "." < "/" < "0" stand side by side in ASCII: one range holds "88.118.…/…" and "88.118/…", not "88.1180/…"
-        query = "SELECT 1 FROM head WHERE identifier >= ? AND identifier < ? LIMIT 1"
-        bounds = (f"{prefix}.", f"{prefix}0")
-        return self._reader.execute(query, bounds).fetchone() is not None
+        return _any_within(self._reader, prefix)
 
     def grants(self) -> list[Grant]:
         """See :class:`registry.storage.Storage`."""
-        rows = self._reader.execute(
-            "SELECT prefix, status, hosted, comment, changed_at, version, delegation, application FROM granted"
-        ).fetchall()
-        enrolments = _lists(self._reader, "SELECT prefix, signed FROM enrolment ORDER BY prefix, position")
-        return [Grant(r[0], r[1], bool(r[2]), r[3], r[4], r[5], r[6], r[7], enrolments.get(r[0], ())) for r in rows]
+        return list(_grants(self._reader).values())
 
     def put_grant(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
         """See :class:`registry.storage.Storage`."""
         with self._transaction() as writer:
             if _earlier(writer, key[0], [key[1]]):
                 return Outcome.KEY_USED
-            row = writer.execute(
-                "SELECT status, version, changed_at FROM granted WHERE prefix = ?", (grant.prefix,)
-            ).fetchone()
-            if row != ((expected.status, expected.version, expected.changed_at) if expected else None):
+            if _grants(writer, grant.prefix).get(grant.prefix) != expected:
+                return Outcome.CONFLICT
+            first = grant.version > 0 and (expected is None or expected.version == 0)
+            if first and _any_within(writer, grant.prefix):
                 return Outcome.CONFLICT
             writer.execute(
                 "INSERT OR REPLACE INTO granted VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -181,8 +181,9 @@ class SqliteStorage:
 
     def reopen(self) -> None:
         """See :class:`registry.storage.Storage`."""
-        self.close()
-        self._open()
+        with self._one_at_a_time:
+            self._writer.close()
+            self._open()
 
     def close(self) -> None:
         """See :class:`registry.storage.Storage`."""
@@ -196,6 +197,8 @@ def _apply(writer: sqlite3.Connection, write: Write, heads: dict[str, Head], use
     if (write.zone, write.idempotency_key) in used:
         return Outcome.KEY_USED
     if (head.version if head else 0) != write.expected:
+        return Outcome.CONFLICT
+    if any(_is_delegated(writer, prefix) for prefix in _between(write)):
         return Outcome.CONFLICT
     if any(_claimant(writer, claim) not in (None, write.identifier) for claim in write.claims):
         return Outcome.CLAIMED
@@ -252,9 +255,40 @@ def _claimant(connection: sqlite3.Connection, claim: Claim) -> str | None:
     return row[0] if row else None
 
 
-def _lists(connection: sqlite3.Connection, query: str) -> dict[str, tuple[bytes, ...]]:
+def _between(write: Write) -> list[str]:
+    """Prefixes on the way from the write's zone to its identifier; mostly none."""
+    labels = write.identifier.partition("/")[0].split(".")
+    depth = len(write.zone.split(".")) if write.zone else 0
+    return [".".join(labels[:n]) for n in range(depth + 1, len(labels) + 1)]
+
+
+def _is_delegated(connection: sqlite3.Connection, prefix: str) -> bool:
+    query = "SELECT 1 FROM granted WHERE prefix = ? AND version > 0"
+    return connection.execute(query, (prefix,)).fetchone() is not None
+
+
+def _any_within(connection: sqlite3.Connection, prefix: str) -> bool:
+    # "." < "/" < "0" stand side by side in ASCII: one range holds "88.118.…/…" and "88.118/…", not "88.1180/…"
+    query = "SELECT 1 FROM head WHERE identifier >= ? AND identifier < ? LIMIT 1"
+    return connection.execute(query, (f"{prefix}.", f"{prefix}0")).fetchone() is not None
+
+
+def _grants(connection: sqlite3.Connection, prefix: str | None = None) -> dict[str, Grant]:
+    """All grants by prefix, or the one of a prefix."""
+    one = (prefix, prefix)
+    rows = connection.execute(
+        "SELECT prefix, status, hosted, comment, changed_at, version, delegation, application FROM granted"
+        " WHERE ? IS NULL OR prefix = ?",
+        one,
+    ).fetchall()
+    query = "SELECT prefix, signed FROM enrolment WHERE ? IS NULL OR prefix = ? ORDER BY prefix, position"
+    enrolments = _lists(connection, query, one)
+    return {r[0]: Grant(r[0], r[1], bool(r[2]), r[3], r[4], r[5], r[6], r[7], enrolments.get(r[0], ())) for r in rows}
+
+
+def _lists(connection: sqlite3.Connection, query: str, given: tuple[object, ...] = ()) -> dict[str, tuple[bytes, ...]]:
     lists: dict[str, tuple[bytes, ...]] = {}
-    for name, signed in connection.execute(query):
+    for name, signed in connection.execute(query, given):
         lists[name] = (*lists.get(name, ()), signed)
     return lists
 

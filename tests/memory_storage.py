@@ -142,6 +142,7 @@ class MemoryStorage:
         body = RecordBody.parse(record.signed.payload)
         said = Head(body.version, record.hash, body.kind, body.status, body.issued_at)
         self._require(str(body.identifier) == write.identifier, "a record under another identifier")
+        self._require(body.identifier.prefix.within(Prefix.parse(write.zone)), "an identifier outside its zone")
         self._require(write.head == said, "a head that is not the record's")
         self._require(write.head.version == write.expected + 1, "a version that does not follow the expected one")
         self._require(len(record.values) == len(body.values), "a record without all of its values")

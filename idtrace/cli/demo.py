@@ -33,6 +33,8 @@ from idtrace.errors import OutcomeUnknownError, Reason
 from idtrace.record import Record
 
 HOSTED_LINES: Final = 200
+# Resolver, what for, and how many (0: every one).
+SWEEPS: Final = (("resolver-a", "cold", 0), ("resolver-a", "warm", 2_500), ("resolver-b", "other resolver", 500))
 SCANNED: Final = f"]d2\x1d01{demo_data.GTIN}21D000010\x1d17280531102026A00"
 MISREAD: Final = f"(01){demo_data.GTIN[:-1]}3(21)D000010"
 
@@ -180,14 +182,14 @@ def _register_file(story: Story, file: Path, zone: str, node: str) -> None:
 
 
 def _resolve(story: Story, texts: list[str]) -> tuple[Tally, Tally]:
-    """Every one through a resolver, twice; the second time the resolver has it in its cache."""
+    """Every one through a resolver; then some again, which it has in its cache, and some through the other one."""
     tree = story.tree
     prover = Prover(anchor_of(tree.root_key), now())
     tallies: list[Tally] = []
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=story.output.notes, transient=True, disable=story.output.as_json) as progress:
-        for name, what in (("resolver-a", "cold"), ("resolver-a", "warm"), ("resolver-b", "other resolver")):
-            asked = texts if what != "other resolver" else texts[:: max(1, len(texts) // 500)]
+        for name, what, most in SWEEPS:
+            asked = texts[:: max(1, len(texts) // most)] if most else texts
             task = progress.add_task(f"resolving, {what}", total=len(asked))
             tally = resolve_all(tree.endpoints[name], asked, prover, _advance(progress, task))
             story.say(

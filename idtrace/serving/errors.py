@@ -44,7 +44,13 @@ _FAMILIES: Final[dict[str, type[IdtraceError]]] = {
     "PERMISSION_DENIED": VerificationError,
     "RESOURCE_EXHAUSTED": BusyError,
     "UNKNOWN": OutcomeUnknownError,
+    "UNAVAILABLE": BusyError,  # after RESOURCE_EXHAUSTED, which is a busy node's usual status
+    "INTERNAL": BusyError,
 }
+# Clients refuse trailers above 8 KiB; the detail travels three times (status, message, violation), in the first with up
+# to nine bytes a character.
+DETAIL_MAX: Final = 300
+FIELD_MAX: Final = 200
 _HTTP_CONTROL: Final = {ord(c): " " for c in "\r\n"}
 
 
@@ -64,6 +70,7 @@ def item_error(error: IdtraceError) -> tuple[int, str, str, str]:
 def rich_status(error: IdtraceError) -> status_pb2.Status:
     """The error as google.rpc.Status with its details."""
     code, reason, field, detail = item_error(error)
+    field, detail = field[:FIELD_MAX], detail[:DETAIL_MAX]
     details = [error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN)]
     packed = [any_pb2.Any() for _ in details]
     for target, message in zip(packed, details, strict=True):
@@ -73,7 +80,7 @@ def rich_status(error: IdtraceError) -> status_pb2.Status:
         bad = any_pb2.Any()
         bad.Pack(error_details_pb2.BadRequest(field_violations=[violation]))
         packed.append(bad)
-    return status_pb2.Status(code=code, message=f"{reason}: {detail}"[:1000], details=packed)
+    return status_pb2.Status(code=code, message=f"{reason}: {detail}", details=packed)
 
 
 async def abort(context: grpc.aio.ServicerContext[object, object], error: IdtraceError) -> NoReturn:
@@ -129,5 +136,8 @@ def _status_in(error: grpc.RpcError) -> status_pb2.Status | None:
     metadata = trailing() if callable(trailing) else None
     for key, value in metadata or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            return status_pb2.Status.FromString(value)
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                return None
     return None

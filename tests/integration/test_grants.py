@@ -112,7 +112,7 @@ async def test_the_whole_life_of_a_prefix(tmp_path: Path) -> None:
         assert chain.check_denial(answer.outcome.signed, name, Context.at(now())).reason is DenialReason.PREFIX_DISABLED
         rotation = nodes.delegate(ZONE, (child.endpoint,), node_key_zone=ZONE)
         assert (await refusal(rotation))[0] is Reason.PREFIX_NOT_ENABLED
-        await order(nodes, command(S.ENABLED))
+        await order(nodes, command(S.ENABLED, comment="licence renewed"))
 
         new_key = ZoneKey(signer("second key").public_key, frozenset({Role.RECORD}))
         body = nodes.delegation(ZONE, (child.endpoint,), ZONE)

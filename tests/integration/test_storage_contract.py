@@ -151,8 +151,8 @@ def test_any_within_goes_by_labels(store: Storage, prefix: str, holds: bool) -> 
     store.commit(
         [
             write_of(FIRST, "key-1"),
-            write_of(typed_record("99.1-x/A"), "key-2"),
-            write_of(typed_record("99.1.0/A"), "key-3"),
+            write_of(typed_record("99.1-x/A"), "key-2", zone="99"),
+            write_of(typed_record("99.1.0/A"), "key-3", zone="99"),
         ]
     )
     assert store.any_within(prefix) is holds

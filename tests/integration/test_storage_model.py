@@ -29,7 +29,7 @@ PREFIXES = ("88", "88.118", *ZONES, "88.118.80", "88.118.8.1")
 one_write = st.fixed_dictionaries(
     {
         "name": st.sampled_from(NAMES),
-        "zone": st.sampled_from(ZONES),
+        "above": st.booleans(),
         "key": st.sampled_from(KEYS),
         "claims": st.sets(st.sampled_from(CLAIMS), max_size=2),
         "off": st.sampled_from((0, 0, 0, 0, -1, 1)),
@@ -66,19 +66,22 @@ class SameAnswers(RuleBasedStateMachine):
         if version > 1:
             fields |= {"status": Status.RECALLED, "previous_hash": head.record_hash if head else bytes(32)}
         record = typed_record(wanted["name"], {"key": wanted["key"]}, by="anyone", **fields)
-        return write_of(record, wanted["key"], zone=wanted["zone"], claims=tuple(sorted(wanted["claims"])))
+        zone = "88.118" if wanted["above"] else wanted["name"][:8]
+        return write_of(record, wanted["key"], zone=zone, claims=tuple(sorted(wanted["claims"])))
 
     @rule(wanted=st.lists(one_write, max_size=6))
     def commit(self, wanted: list[dict[str, Any]]) -> None:
-        heads, writes, off = self.memory.heads(NAMES), [], set()
+        heads, writes = self.memory.heads(NAMES), []
+        seen: set[str] = set()
+        off: set[str] = set()
         for item in wanted:
-            if item["name"] in off:
+            name = item["name"]
+            if name in off:  # what would follow hangs on which of the two is committed
                 continue
-            write = self.write(heads, item)
+            write = self.write(heads, item if name not in seen else {**item, "off": 0})
             writes.append(write)
-            heads[write.identifier] = write.head
-            if item["off"]:
-                off.add(item["name"])
+            heads[name] = write.head
+            (off if item["off"] and name not in seen else seen).add(name)
         self.both("commit", writes)
 
     @rule(

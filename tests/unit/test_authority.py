@@ -134,6 +134,14 @@ def test_an_asker_gets_the_links_below_what_it_has_verified_and_all_where_it_is_
     assert below == all_links[len(all_links) - count :]
 
 
+@pytest.mark.parametrize("zone", ["88.118.8", "88.118.7"])
+def test_an_asker_who_was_sent_on_or_whose_zone_was_taken_back_gets_the_whole_chain_again(zone: str) -> None:
+    authority = node()
+    all_links = tuple(x.signed for x in authority.chain_of(P(zone)))
+    assert authority.below(P(zone), P(zone)) == all_links
+    assert authority.below(P(zone), P("88.118")) == all_links[-1:]
+
+
 def test_links_that_lead_nowhere_or_elsewhere_are_no_chain() -> None:
     context = Context.at(NOW)
     with pytest.raises(IdtraceError) as caught:

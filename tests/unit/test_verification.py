@@ -46,7 +46,7 @@ def test_a_found_record_shows_every_step_and_what_was_withheld() -> None:
     assert names(found) == [*FOUR_LINKS, "record"]
     assert all(check.passed and check.reason is None for check in found.checks)
     assert [check.detail for check in found.checks] == [
-        "the root, version 1, signed by its parent",
+        "the root, version 1, signed by the pinned root key",
         "88, version 1, signed by its parent",
         "88.118, version 1, signed by its parent",
         "88.118.8, version 1, signed by its parent",
