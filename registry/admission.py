@@ -7,7 +7,8 @@ The signature over the exact bytes has been checked before (``registry/intake.py
 3. the identifier is free, or lives on under the same kind; a tombstone is final;
 4. version = current + 1, and ``previous`` is the hash of the current version;
 5. the time is plausible: not in the future, not older than the version before, not older than a week;
-6. every value is there, so that the zone's node can serve what it commits to;
+6. every value is there, so that the zone's node can serve what it commits to; one that the node holds already need not
+   be sent again (:func:`complete`), since even its owner cannot read back a restricted value;
 7. the record keeps the rules of its published class, and a class record's own template is sound.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -108,6 +109,18 @@ def admit(
         raise RefusedError(Reason.VALUE_MISSING, "a registration brings every value", field="record.values")
     # 7. in keeping with its class
     return Admitted(_check_class(proposal, classes))
+
+
+def complete(proposal: Proposal, current: Record) -> Proposal:
+    """The proposal with those values of the current version that it signs again, digest and all, but does not send."""
+    sent = {value.index: value for value in proposal.record.values}
+    held = {value.index: value for value in current.values}
+    values = (
+        sent[digest.index] if digest.index in sent else held[digest.index]
+        for digest in proposal.body.values
+        if digest.index in sent or (digest.index in held and held[digest.index].digest() == digest.digest)
+    )
+    return replace(proposal, record=Record(proposal.record.signed, tuple(values)))
 
 
 def repeated(request_hash: bytes, earlier: Earlier) -> Repeated:

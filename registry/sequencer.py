@@ -27,7 +27,7 @@ from idtrace.record import RecordBody, RecordKind
 from idtrace.signature import Kind, Signer, sign
 from idtrace.statements import Receipt
 from idtrace.template import CLASS_DEPTH_MAX
-from registry.admission import Admitted, ClassRecord, Proposal, Repeated, admit, repeated
+from registry.admission import Admitted, ClassRecord, Proposal, Repeated, admit, complete, repeated
 from registry.storage import Earlier, Head, Outcome, Storage, Write
 
 log = structlog.get_logger(__name__)
@@ -157,6 +157,9 @@ class Sequencer:
         identifier = str(body.identifier)
         head = heads.get(identifier)
         known = earlier.get((proposal.zone, proposal.idempotency_key))
+        if head is not None and len(proposal.record.values) < len(body.values):
+            current = self._storage.record(identifier, head.version)
+            proposal = complete(proposal, wire.record_from_bytes(current)) if current else proposal
         try:
             decision = admit(proposal, head=head, earlier=known, classes=classes, now=now)
         except IdtraceError as error:

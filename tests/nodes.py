@@ -24,7 +24,16 @@ from idtrace import wire
 from idtrace.chain import Anchor
 from idtrace.delegation import Delegation, Role, State, ZoneKey
 from idtrace.identifier import Identifier, Prefix
-from idtrace.record import Permission, Record, RecordBody, RecordKind, Status, build_values, peek_identifier
+from idtrace.record import (
+    Permission,
+    Record,
+    RecordBody,
+    RecordKind,
+    Status,
+    ValueDigest,
+    build_values,
+    peek_identifier,
+)
 from idtrace.serving.keyfile import write_private_key, write_public_key
 from idtrace.signature import Kind, MemorySigner, Signed, Signer, sign
 from idtrace.statements import Command, PrefixStatus, enrol
@@ -59,6 +68,7 @@ def make_record(
     by: Signer | None = None,
     previous: Record | None = None,
     restricted: tuple[str, ...] = (),
+    kept: tuple[ValueDigest, ...] = (),
     **changes: Any,
 ) -> Record:
     """A record signed by its zone's record key (the prefix is taken for the zone), version after ``previous``."""
@@ -77,7 +87,7 @@ def make_record(
         "issued_at": int(time.time()),
         "ttl_seconds": 60,
         "class_id": None,
-        "values": digests,
+        "values": kept or digests,
     }
     body = RecordBody(**(fields | changes))
     key = by or signer(key_name(Role.RECORD, str(parsed.prefix)))

@@ -102,7 +102,7 @@ def next_version(
     """The version after ``record``: every value that ``change`` does not name keeps its index, salt and data.
 
     Raises:
-        InputError: FIELD_MISSING where a carried value was withheld or ``unset`` names none, or a rule of records.
+        InputError: FIELD_MISSING where ``unset`` names none, or a rule of records.
     """
     new = {type_: (data, permission) for type_, data, permission in change.values}
     held = {digest.type for digest in body.values}
@@ -112,11 +112,8 @@ def next_version(
     shown = {value.index: value for value in record.values}
     dropped = set(new) | set(change.unset)
     kept = [digest for digest in body.values if digest.type not in dropped]
-    for digest in kept:
-        if digest.index not in shown:
-            detail = f"value {digest.index} ({quoted(digest.type)}) is withheld here; give it again with --value"
-            raise InputError(Reason.FIELD_MISSING, detail, field=f"values[{digest.index}]")
-    values = [shown[digest.index] for digest in kept]
+    # A restricted value is not shown here; its digest is signed again, and the node carries the value over.
+    values = [shown[digest.index] for digest in kept if digest.index in shown]
     digests = list(kept)
     free = max((digest.index for digest in body.values), default=0) + 1
     for (type_, (data, permission)), salt in zip(new.items(), salts, strict=False):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,27 @@ async def test_restricted_values_never_leave_the_node(tmp_path: Path) -> None:
         chain: TrustedChain = verified(nodes.anchor, answer.delegations, context)
         assert chain.check_record(answer.outcome, Identifier.parse("88.118.8/A"), context).withheld == (2,)
         assert len(record.values) == 2
+
+
+async def test_a_recall_carries_over_what_its_owner_cannot_read_back(tmp_path: Path) -> None:
+    async with await tree(tmp_path) as nodes:
+        first = await nodes.register("88.118.8/A", {"lot": "L1", "price": "12.50"}, restricted=("price",))
+        body = RecordBody.parse(first.signed.payload)
+        recalled = make_record("88.118.8/A", previous=first, status=Status.RECALLED, kept=body.values)
+        stub = nodes.of_zone["88.118.8"].registry
+
+        async def update(record: Record, key: str) -> None:
+            request = registry_pb2.UpdateRequest(idempotency_key=key, record=wire.record_to_pb(record))
+            await stub.Update(request, timeout=TIMEOUT)
+
+        changed = replace(body.values[1], digest=bytes(32))
+        other = make_record("88.118.8/A", previous=first, kept=(body.values[0], changed))
+        assert await reason_of(update(other, "update-other")) == (Reason.VALUE_MISSING, "record.values")
+        await update(Record(recalled.signed, first.values[:1]), "update-recall")
+        answer = await nodes.get("88.118.8/A")
+        assert [value.data for value in answer.outcome.values] == [b"L1"]
+        again = make_record("88.118.8/A", previous=recalled, kept=body.values)
+        await update(Record(again.signed, ()), "update-active")
 
 
 async def test_a_disabled_prefix_is_denied_and_takes_no_writes_until_it_is_enabled_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from idtrace.errors import IdtraceError, InputError, Reason, RefusedError
 from idtrace.identifier import Identifier
 from idtrace.record import Record, RecordKind, Status
 from idtrace.template import CLASS_DEPTH_MAX, TEMPLATE_TYPE
-from registry.admission import AGE_SECONDS_MAX, Admitted, Intent, Repeated, admit, class_lineage
+from registry.admission import AGE_SECONDS_MAX, Admitted, Intent, Repeated, admit, class_lineage, complete
 from registry.storage import Claim, Earlier
 from tests.core_fixtures import NOW
 from tests.registry_fixtures import (
@@ -260,3 +260,19 @@ def test_a_class_brings_one_sound_template_that_redefines_nothing(record: Record
 
 def test_a_class_below_another_adds_fields_and_claims_nothing_itself() -> None:
     assert decide(base) == decide(vaccine, base) == decide(dose, base, vaccine) == Admitted(())
+
+
+def test_a_value_that_is_signed_again_need_not_be_sent_again() -> None:
+    current = typed_record(A, {"lot": "L1", "tester": "Li"})
+    sent = Record(current.signed, current.values[:1])
+    assert complete(proposal(sent), current).record == current
+    assert complete(proposal(current), sent).record == current
+
+
+def test_a_value_that_was_signed_as_another_is_missing() -> None:
+    current = typed_record(A, {"lot": "L1", "tester": "Li"})
+    other = typed_record(A, {"lot": "L1", "tester": "Wu"})
+    missing = complete(proposal(Record(other.signed, other.values[:1])), current).record
+    assert missing.values == other.values[:1]
+    more = typed_record(A, {"lot": "L1", "tester": "Li", "third": "x"})
+    assert len(complete(proposal(Record(more.signed, ())), current).record.values) == 2

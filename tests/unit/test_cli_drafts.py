@@ -130,10 +130,12 @@ def test_what_is_not_there_cannot_be_dropped() -> None:
     assert refused(Reason.FIELD_MISSING, Change(unset=("colour",))) == "--unset"
 
 
-def test_a_withheld_value_is_given_again_or_dropped_but_never_lost_silently() -> None:
+def test_a_withheld_value_is_signed_again_given_again_or_dropped_but_never_lost_silently() -> None:
     whole, _ = first()
     part = Record(whole.signed, (whole.values[0], whole.values[2]))
-    assert refused(Reason.FIELD_MISSING, Change(status=Status.RECALLED), part) == "values[2]"
+    made, carried = following(Change(status=Status.RECALLED), part)
+    assert made.values == first()[1].values, "the node holds the value that the digest stands for"
+    assert [value.index for value in carried.values] == [1, 3]
     made, _ = following(Change(unset=("tester",)), part)
     assert len(made.values) == 2
     made, again = following(Change(values=(("tester", b"Li", Permission.RESTRICTED),)), part)
