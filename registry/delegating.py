@@ -83,6 +83,9 @@ def check_delegation(
         )
     if not delegation.child.is_root and not revokes:
         _check_place(delegation, authority, first=version == 0, occupied=occupied)
+        if current is not None and current.hosted and not delegation.hosted and occupied:
+            detail = f"the records of {delegation.child} are kept here; another node could register them again"
+            raise RefusedError(Reason.ZONE_DELEGATED, detail, field="delegation.hosted")
     # 6. a host can speak for what it hosts
     if delegation.hosted and not revokes and node_key_id not in delegation.keys_for(Role.NODE):
         detail = f"a hosted zone names its host's node key, {node_key_id}"

@@ -209,7 +209,7 @@ class Grants:
             context=Context.at(now),
         )
         if delegation.child.is_root:
-            await asyncio.to_thread(self._storage.put_chain, "", [wire.signed_to_bytes(signed)])
+            await self._stored(self._storage.put_chain, "", [wire.signed_to_bytes(signed)])
             self._authority.adopt(ROOT, (Link(signed, delegation),))
             return
         current = self.grant(delegation.child)
@@ -243,13 +243,16 @@ class Grants:
 
     async def _store(self, grant: Grant, current: Grant | None, key: tuple[Prefix, str], request: bytes) -> None:
         used = (str(key[0]), key[1])
-        try:
-            outcome = await asyncio.to_thread(self._storage.put_grant, grant, current, used, request)
-        except Exception as error:
-            self._behind = True
-            detail = f"the change may or may not be durable ({type(error).__name__}); repeat it with the same key"
-            raise OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, detail) from error
+        outcome = await self._stored(self._storage.put_grant, grant, current, used, request)
         if outcome is not Outcome.COMMITTED:
             self._behind = True
             raise RefusedError(Reason.WRITE_CONFLICT, "another change of this prefix came first", field="prefix")
         self._take_over(grant)
+
+    async def _stored(self, write: Callable[..., T], *arguments: object) -> T:
+        try:
+            return await asyncio.to_thread(write, *arguments)
+        except Exception as error:
+            self._behind = True
+            detail = f"the change may or may not be durable ({type(error).__name__}); repeat it with the same key"
+            raise OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, detail) from error

@@ -30,11 +30,11 @@ def take(
     idempotency_key: str,
     record: Record,
     *,
-    request: bytes,
+    hashed: bytes,
     authority: Authority,
     now: int,
 ) -> Proposal:
-    """Check one record and make it a proposal. ``request`` is the message as sent, for the idempotency check.
+    """Check one record and make it a proposal. ``hashed`` is :func:`request_hash` of what was sent.
 
     Raises:
         InputError: malformed.
@@ -48,8 +48,16 @@ def take(
     chain = authority.trusted(zone, Context.at(now))
     verified = chain.check_record(record, identifier, context)
     check_scheme(identifier, field="record.identifier")
-    request_hash = hashlib.sha256(intent.encode() + b"\0" + request).digest()
-    return Proposal(intent, str(zone), idempotency_key, request_hash, record, verified.body)
+    class_id = verified.body.class_id
+    if class_id is not None and authority.zone_of(class_id.prefix) != zone:
+        detail = f"{class_id} is not a class in zone {zone}"
+        raise RefusedError(Reason.CLASS_UNKNOWN, detail, field="record.class")
+    return Proposal(intent, str(zone), idempotency_key, hashed, record, verified.body)
+
+
+def request_hash(intent: Intent, message: bytes) -> bytes:
+    """SHA-256, 32 bytes, over the call and the message as sent: whether two requests with one key are the same."""
+    return hashlib.sha256(intent.encode() + b"\0" + message).digest()
 
 
 def check_key(idempotency_key: str) -> None:

@@ -101,6 +101,7 @@ class Sequencer:
                 waiting.results[position] = result
                 if None not in waiting.results and not waiting.done.done():
                     waiting.done.set_result(None)
+        self._thread.shutdown()
 
     def close(self) -> None:
         """Take nothing more; :meth:`run` ends when the pool is empty."""

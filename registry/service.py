@@ -10,9 +10,9 @@ from idtrace import wire
 from idtrace.bundle import Denied, NodeAnswer, Referred
 from idtrace.canonical import INTEGER_MAX
 from idtrace.delegation import State
-from idtrace.errors import IdtraceError, InputError, Reason, RefusedError
+from idtrace.errors import IdtraceError, InputError, Reason, RefusedError, VerificationError
 from idtrace.identifier import Identifier, Prefix
-from idtrace.record import Permission, Record, RecordBody
+from idtrace.record import Permission, Record, RecordBody, peek_identifier
 from idtrace.serving.errors import item_error
 from idtrace.signature import Kind, Signed, Signer, sign
 from idtrace.statements import DENIAL_SECONDS_MAX, Denial, DenialReason, PrefixStatus
@@ -23,7 +23,7 @@ from registry.admission import Intent, Proposal
 from registry.authority import Authority
 from registry.delegating import ENROLMENTS_MAX, Step
 from registry.grants import APPLICATION_KEYS_MAX, Grants
-from registry.intake import take
+from registry.intake import request_hash, take
 from registry.sequencer import BATCH_MAX, Result, Sequencer
 from registry.storage import Grant, Storage
 
@@ -74,7 +74,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         if not 0 < len(items) <= BATCH_MAX:
             detail = f"a batch has 1 to {BATCH_MAX} items, this one {len(items)}"
             raise InputError(Reason.BATCH_TOO_LARGE, detail, field="items")
-        taken: list[Proposal | IdtraceError] = []
+        taken: list[Taken] = []
         for position, item in enumerate(items):
             taken.append(self._take(Intent.REGISTER, item))
             if position % CHECKED_AT_ONCE == 0:
@@ -85,25 +85,34 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
 
     async def _write(self, intent: Intent, request: _Write) -> pb.Receipt:
         taken = self._take(intent, request)
-        if isinstance(taken, IdtraceError):
-            raise taken
-        (result,) = await self._sequencer.submit([taken])
+        result = (await self._sequencer.submit([taken]))[0] if isinstance(taken, Proposal) else taken
         if isinstance(result, IdtraceError):
             raise result
         return pb.Receipt(signed=pb.Signed.FromString(result))
 
-    def _take(self, intent: Intent, request: _Write) -> Proposal | IdtraceError:
+    def _take(self, intent: Intent, request: _Write) -> Taken:
+        """A checked proposal, the receipt that the same request has had, or why it is refused."""
         try:
-            return take(
-                intent,
-                request.idempotency_key,
-                wire.record_from_pb(request.record),
-                request=request.record.SerializeToString(deterministic=True),
-                authority=self._authority,
-                now=self._clock(),
-            )
+            record = wire.record_from_pb(request.record)
+            message = request.record.SerializeToString(deterministic=True)
+            hashed = request_hash(intent, message)
+            try:
+                return take(
+                    intent, request.idempotency_key, record, hashed=hashed, authority=self._authority, now=self._clock()
+                )
+            except (RefusedError, VerificationError) as error:
+                # A prefix that was disabled since, or a key that was rotated away, does not undo what was committed.
+                return self._receipt(request.idempotency_key, peek_identifier(record.signed.payload), hashed) or error
         except IdtraceError as error:
             return error
+
+    def _receipt(self, key: str, identifier: Identifier, hashed: bytes) -> bytes | None:
+        """The receipt that this very request has had, in whichever zone it was; None where it had none."""
+        for zone in reversed(identifier.prefix.lineage()):
+            known = self._storage.earlier(str(zone), [key]).get(key)
+            if known is not None and known.request_hash == hashed:
+                return known.receipt
+        return None
 
     async def Get(
         self, request: registry_pb2.RegistryServiceGetRequest, context: Context
@@ -225,6 +234,7 @@ class DelegationService(DelegationServiceServicer):
         )
 
 
+Taken = Proposal | Result
 _Write = registry_pb2.RegisterRequest | registry_pb2.UpdateRequest | registry_pb2.RetireRequest
 
 

@@ -131,7 +131,7 @@ async def test_a_registration_on_its_way_and_a_delegation_over_it_never_both_go_
 
     def taken(name: str) -> Any:
         record = typed_record(name, by="record of 88.118")
-        return take(Intent.REGISTER, f"key-{name}", record, request=b"", authority=authority, now=NOW)
+        return take(Intent.REGISTER, f"key-{name}", record, hashed=bytes(32), authority=authority, now=NOW)
 
     submitted = [asyncio.create_task(sequencer.submit([taken("88.118/first")]))] if queued else []
     await asyncio.sleep(0)

@@ -14,6 +14,7 @@ import pytest
 from idtrace import wire
 from idtrace.bundle import Denied, Referred
 from idtrace.chain import Context, TrustedChain
+from idtrace.delegation import State
 from idtrace.errors import Reason
 from idtrace.identifier import Identifier
 from idtrace.record import Record, RecordBody, RecordKind, Status
@@ -262,6 +263,24 @@ async def test_a_disabled_prefix_is_denied_and_takes_no_writes_until_it_is_enabl
         assert (await reason_of(nodes.set_status("88.118.9", PrefixStatus.IN_REVIEW, "review-01")))[0] is (
             Reason.PREFIX_STATUS_TRANSITION
         )
+
+
+async def test_what_was_committed_keeps_its_receipt_whatever_becomes_of_its_prefix(tmp_path: Path) -> None:
+    async with await tree(tmp_path) as nodes:
+        host = nodes.of_zone["88.118"]
+        record = make_record("88.118.9/A", {"lot": "L1"})
+        first = await nodes.submit(record, "key-of-A1")
+        await nodes.set_status("88.118.9", PrefixStatus.DISABLED, "disable-1")
+        assert await nodes.submit(record, "key-of-A1") == first
+        other = await reason_of(nodes.submit(make_record("88.118.9/A", {"lot": "L2"}), "key-of-A1"))
+        assert other == (Reason.PREFIX_NOT_ENABLED, "record.identifier")
+        await nodes.set_status("88.118.9", PrefixStatus.ENABLED, "enable-01")
+        moved = nodes.delegate("88.118.9", ("127.0.0.1:9",), node_key_zone="88.118", hosted=False)
+        assert await reason_of(moved) == (Reason.ZONE_DELEGATED, "delegation.hosted")
+        await nodes.delegate("88.118.9", (), node_key_zone="88.118", hosted=False, state=State.REVOKED, keys=())
+        assert await nodes.submit(record, "key-of-A1", node=host) == first
+        thief = make_record("88.118.9/A", {"lot": "L1"}, by=signer("thief"))
+        assert (await reason_of(nodes.submit(thief, "key-of-A1", node=host)))[0] is Reason.ZONE_DELEGATED
 
 
 async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:

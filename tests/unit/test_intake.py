@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 
 from idtrace.errors import IdtraceError, InputError, Reason, RefusedError, VerificationError
-from idtrace.identifier import Prefix
+from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, Value
 from idtrace.statements import PrefixStatus
 from registry.admission import Intent, Proposal
 from registry.authority import Authority
-from registry.intake import check_key, take, writable_zone
+from registry.intake import check_key, request_hash, take, writable_zone
 from tests.core_fixtures import NOW, delegation, record, revocation, signed_record
 from tests.registry_fixtures import authority_for, body_of, hand_out, hosted, mangled, typed_record
 
@@ -24,7 +24,7 @@ A = "88.118.8/A"
 
 def taken(given: Record, authority: Authority | None = None, key: str = "key-00001", now: int = NOW) -> Proposal:
     own = authority or authority_for("88.118.8")
-    return take(Intent.REGISTER, key, given, request=b"as sent", authority=own, now=now)
+    return take(Intent.REGISTER, key, given, hashed=request_hash(Intent.REGISTER, b"as sent"), authority=own, now=now)
 
 
 def refusal(action: Callable[[], object]) -> tuple[type[IdtraceError], Reason, str]:
@@ -43,13 +43,15 @@ def test_a_sound_record_becomes_a_proposal_of_its_deepest_zone() -> None:
 
 
 def test_the_request_hash_tells_calls_and_bodies_apart() -> None:
-    given = typed_record(A)
-    hashes = {
-        take(intent, "key-00001", given, request=request, authority=authority_for("88.118.8"), now=NOW).request_hash
-        for intent in Intent
-        for request in (b"", b"a")
-    }
-    assert len(hashes) == 6
+    assert len({request_hash(intent, request) for intent in Intent for request in (b"", b"a")}) == 6
+
+
+def test_a_class_of_a_zone_that_is_hosted_below_is_no_class_of_ours() -> None:
+    own = authority_for("88.118.8", "88.118.8.5")
+    with pytest.raises(RefusedError) as caught:
+        taken(typed_record(A, class_id=Identifier.parse("88.118.8.5/class.x")), own)
+    assert (caught.value.reason, caught.value.field) == (R.CLASS_UNKNOWN, "record.class")
+    assert taken(typed_record(A, class_id=Identifier.parse("88.118.8.4/class.x")), own).zone == "88.118.8"
 
 
 FORGED = typed_record(A, {"lot": "L1"})
