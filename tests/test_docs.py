@@ -161,7 +161,7 @@ def test_the_installed_program_starts(program: list[str], tmp_path: Path) -> Non
 @pytest.mark.timeout(FIRST_DEMO_SECONDS_MAX + SECOND_DEMO_SECONDS_MAX + 60)
 @pytest.mark.skipif(
     os.environ.get("IDTRACE_FRESH_CLONE") != "1",
-    reason="installs everything once more, a minute no ordinary run should pay; .ci/run sets IDTRACE_FRESH_CLONE=1",
+    reason="installs everything once more; .ci/run plays it on a clean checkout, and IDTRACE_FRESH_CLONE=1 does here",
 )
 def test_make_demo_works_in_a_fresh_clone_and_leaves_nothing_running(tmp_path: Path) -> None:
     clone, mark = tmp_path / "clone", uuid.uuid4().hex
