@@ -29,6 +29,12 @@ from registry.storage import Claim, Earlier, Head
 
 # A resumed bulk load may bring last week's records; older ones would only be back-dated.
 AGE_SECONDS_MAX: Final = 7 * 86_400
+# Resolvers take in 262,144 bytes an answer (resolver/upstream.py): half for the values, a quarter each for the body and
+# the chain. More would get a receipt and be refused by every resolver for ever. Only values count, so that a recall
+# (which carries them over) always fits where the version before it did.
+VALUES_BYTES_MAX: Final = 131_072
+# Salt, index and lengths of a value on the wire.
+VALUE_FRAME_BYTES: Final = 32
 
 
 class Intent(StrEnum):
@@ -107,7 +113,12 @@ def admit(
     # 6. complete
     if len(proposal.record.values) != len(body.values):
         raise RefusedError(Reason.VALUE_MISSING, "a registration brings every value", field="record.values")
-    # 7. in keeping with its class
+    # 7. small enough for every resolver
+    size = sum(len(value.data) + VALUE_FRAME_BYTES for value in proposal.record.values)
+    if size > VALUES_BYTES_MAX:
+        rule = f"the values of a record have at most {VALUES_BYTES_MAX} bytes together, these have {size}"
+        raise InputError(Reason.FIELD_TOO_LARGE, rule, field="record.values")
+    # 8. in keeping with its class
     return Admitted(_check_class(proposal, classes))
 
 

@@ -16,7 +16,7 @@ import structlog
 
 from idtrace import wire
 from idtrace.chain import Context, Link, TrustedChain
-from idtrace.delegation import Delegation
+from idtrace.delegation import Delegation, Role
 from idtrace.errors import IdtraceError, InputError, Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.signature import Signed
@@ -38,12 +38,19 @@ class Adoption:
     """Keeps the chains of ``authority.wanted`` current."""
 
     def __init__(
-        self, storage: Storage, authority: Authority, parents: Sequence[str], clock: Callable[[], int]
+        self,
+        storage: Storage,
+        authority: Authority,
+        parents: Sequence[str],
+        clock: Callable[[], int],
+        node_key_id: str = "",
     ) -> None:
         self._storage = storage
         self._authority = authority
         self._parents = parents
         self._clock = clock
+        self._node_key_id = node_key_id
+        self._told: dict[tuple[Prefix, str], str] = {}  # by zone and parent: what the log said last
 
     async def run(self, refresh_seconds: float) -> None:
         """Ask for ever; a parent that does not answer costs freshness and nothing else."""
@@ -61,6 +68,7 @@ class Adoption:
             try:
                 links = await self._ask(parent, zone)
                 if links is None:
+                    self._tell(zone, parent, "zone not delegated by this parent yet")
                     continue  # another of our parents may be the one that hands this zone out
                 chain = news(self._authority, zone, links, self._clock())
                 if chain is not None:
@@ -68,18 +76,31 @@ class Adoption:
                     await asyncio.to_thread(self._storage.put_chain, str(zone), stored)
                     self._authority.adopt(zone, chain.links)
                     log.info("zone adopted", zone=str(zone), links=len(links))
+                    if self._node_key_id and self._node_key_id not in chain.delegation.keys_for(Role.NODE):
+                        # Every answer and receipt would be refused by whoever verifies it.
+                        log.error("zone does not name this node's key", zone=str(zone), key=self._node_key_id)
             except grpc.aio.AioRpcError as error:
-                log.debug("parent does not answer", parent=parent, zone=str(zone), code=error.code().name)
+                self._tell(zone, parent, "parent does not answer", error.code().name)
             except IdtraceError as error:
-                log.warning("parent's answer refused", parent=parent, zone=str(zone), reason=str(error.reason))
+                self._tell(zone, parent, "parent's answer refused", str(error.reason))
             except Exception:  # the store's own; the next round tries again
                 log.exception("zone not stored", zone=str(zone))
             else:
+                self._told.pop((zone, parent), None)
                 return
+
+    def _tell(self, zone: Prefix, parent: str, event: str, reason: str = "") -> None:
+        """Warn once until it changes: a node that lacks a zone asks twice a second."""
+        if self._told.get((zone, parent)) != event + reason:
+            self._told[zone, parent] = event + reason
+            log.warning(event, parent=parent, zone=str(zone), reason=reason)
 
     async def _ask(self, parent: str, zone: Prefix) -> tuple[Signed, ...] | None:
         """The chain that ends at the zone; None where the parent has not delegated it (yet)."""
-        options = (("grpc.max_receive_message_length", CHAIN_BYTES_MAX),)
+        options = (
+            ("grpc.max_receive_message_length", CHAIN_BYTES_MAX),
+            ("grpc.enable_http_proxy", 0),  # nodes stand inside the network; a proxy for web pages is never meant
+        )
         async with grpc.aio.insecure_channel(parent, options=options) as channel:
             stub = delegation_pb2_grpc.DelegationServiceStub(channel)
             request = delegation_pb2.DelegationServiceGetRequest(prefix=str(zone))

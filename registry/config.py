@@ -41,7 +41,7 @@ class RegistryConfig:
             InputError: naming the key and the rule.
         """
         settings = Settings(mapping, base)
-        settings.text("role", "registry")
+        settings.role("registry")
         config = cls(
             edge=Edge(
                 listen=settings.text("listen"),

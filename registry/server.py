@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from pathlib import Path
+from typing import BinaryIO, Final
 
 import grpc.aio
 
 from idtrace.chain import Anchor
+from idtrace.errors import InputError, Reason
 from idtrace.serving.edge import serve
 from idtrace.serving.keyfile import load_public_keys, load_signer
 from idtrace.v1 import delegation_pb2_grpc, registry_pb2_grpc
@@ -31,6 +34,22 @@ def wall_clock() -> int:
     return int(time.time())
 
 
+def _locked(path: Path) -> BinaryIO:
+    """A node keeps its grants in memory: a second one on the folder would serve what the first has disabled or revoked.
+
+    Raises:
+        InputError: FIELD_MALFORMED where another node has the folder.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system however the process ends
+    except BlockingIOError:
+        file.close()
+        rule = "another node runs on this folder"
+        raise InputError(Reason.FIELD_MALFORMED, rule, field=str(path.parent)) from None
+    return file
+
+
 async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None = None, stop: asyncio.Event) -> None:
     """Run a node until ``stop`` is set.
 
@@ -41,31 +60,35 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
     signer = load_signer(config.node_key, passphrase)
     anchor = Anchor.of(*load_public_keys(config.root_key))
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # restricted values lie in it
-    storage = SqliteStorage(config.data / "registry.sqlite3")
-    authority = Authority(anchor, config.zones)
-    grants = Grants(storage, authority, signer.public_key.key_id, wall_clock)
-    grants.load()
-    sequencer = Sequencer(storage, signer, wall_clock)
-    registry = RegistryService(
-        storage=storage, authority=authority, sequencer=sequencer, grants=grants, signer=signer, clock=wall_clock
-    )
+    with _locked(config.data / "lock"):
+        storage = SqliteStorage(config.data / "registry.sqlite3")
+        authority = Authority(anchor, config.zones)
+        grants = Grants(storage, authority, signer.public_key.key_id, wall_clock)
+        grants.load()
+        sequencer = Sequencer(storage, signer, wall_clock)
+        registry = RegistryService(
+            storage=storage, authority=authority, sequencer=sequencer, grants=grants, signer=signer, clock=wall_clock
+        )
 
-    def add_services(server: grpc.aio.Server) -> None:
-        registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
-        delegation_pb2_grpc.add_DelegationServiceServicer_to_server(DelegationService(authority, grants), server)
+        def add_services(server: grpc.aio.Server) -> None:
+            registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
+            delegation_pb2_grpc.add_DelegationServiceServicer_to_server(DelegationService(authority, grants), server)
 
-    committing = asyncio.create_task(sequencer.run(), name="sequencer")
-    adopting = asyncio.create_task(
-        Adoption(storage, authority, config.parents, wall_clock).run(config.refresh_seconds), name="adoption"
-    )
-    # Without a sequencer nothing can be committed: the node ends, and its supervisor starts it anew.
-    committing.add_done_callback(lambda _: stop.set())
-    try:
-        await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
-    finally:
-        adopting.cancel()
-        with suppress(asyncio.CancelledError):
-            await adopting
-        sequencer.close()
-        await committing
-        storage.close()
+        committing = asyncio.create_task(sequencer.run(), name="sequencer")
+        adopting = asyncio.create_task(
+            Adoption(storage, authority, config.parents, wall_clock, signer.public_key.key_id).run(
+                config.refresh_seconds
+            ),
+            name="adoption",
+        )
+        # Without a sequencer nothing can be committed: the node ends, and its supervisor starts it anew.
+        committing.add_done_callback(lambda _: stop.set())
+        try:
+            await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
+        finally:
+            adopting.cancel()
+            with suppress(asyncio.CancelledError):
+                await adopting
+            sequencer.close()
+            await committing
+            storage.close()

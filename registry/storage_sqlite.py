@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from idtrace.errors import InputError, Reason
 from idtrace.record import RecordKind, Status
 from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write
 
@@ -58,7 +59,10 @@ class SqliteStorage:
         self._generation = 0
         self._readers: set[sqlite3.Connection] = set()
         self._local = threading.local()
-        self._open()
+        try:
+            self._open()
+        except sqlite3.Error as error:
+            raise InputError(Reason.FIELD_MALFORMED, f"the store cannot be used: {error}", field=str(path)) from None
 
     def _open(self) -> None:
         self._writer = self._connect()

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from idtrace.bundle import Verdict
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record
+from resolver.below import Below
 from resolver.resolution import Resolution
 
 T = TypeVar("T")
@@ -104,6 +105,7 @@ class AnswerCache:
         self._answers: OrderedDict[Identifier, Entry] = OrderedDict()
         self._denials: OrderedDict[Identifier, Entry] = OrderedDict()
         self._failures: OrderedDict[Identifier, Failure] = OrderedDict()
+        self._below: Below[Identifier] = Below()  # whatever is in one of the three
 
     def __len__(self) -> int:
         """Entries of all three pools."""
@@ -138,7 +140,9 @@ class AnswerCache:
         self._drop(identifier)
         self._failures.pop(identifier, None)
         if resolution.ttl_ms <= 0:
+            self._unlist(identifier)
             return 0
+        self._below.add(identifier.prefix, identifier)
         until_ms = now_ms + resolution.ttl_ms
         if isinstance(resolution.bundle.outcome, Record):
             entry = Entry(resolution, now_ms, until_ms, _size_bytes(resolution.bundle.outcome))
@@ -153,12 +157,14 @@ class AnswerCache:
 
     def purge(self, zone: Prefix) -> int:
         """Drop whatever is known below a zone (its delegation has changed); returns how many entries."""
-        below = [i for pool in (self._answers, self._denials, self._failures) for i in pool if i.prefix.within(zone)]
-        for identifier in below:
+        before = len(self)
+        for identifier in self._below.of(zone):
             self._drop(identifier)
             self._failures.pop(identifier, None)
-        self.counters.purged += len(below)
-        return len(below)
+            self._below.discard(identifier.prefix, identifier)
+        purged = before - len(self)
+        self.counters.purged += purged
+        return purged
 
     def _living(
         self, pool: OrderedDict[Identifier, Entry], identifier: Identifier, now: int, now_ms: int
@@ -168,6 +174,7 @@ class AnswerCache:
             return None
         if now_ms >= entry.until_ms or now >= entry.resolution.expires:
             self._drop(identifier)
+            self._unlist(identifier)
             self.counters.expired += 1
             return None
         pool.move_to_end(identifier)
@@ -186,8 +193,13 @@ class AnswerCache:
             in_a_row = before.in_a_row + 1
         backoff_ms = min(most, first << min(in_a_row - 1, 20))
         self._failures[resolution.identifier] = Failure(resolution, now_ms, now_ms + backoff_ms, in_a_row)
+        self._below.add(resolution.identifier.prefix, resolution.identifier)
         self._bound(self._failures, limits.failures)
         return backoff_ms
+
+    def _unlist(self, identifier: Identifier) -> None:
+        if all(identifier not in pool for pool in (self._answers, self._denials, self._failures)):
+            self._below.discard(identifier.prefix, identifier)
 
     def _drop(self, identifier: Identifier) -> None:
         entry = self._answers.pop(identifier, None)
@@ -196,13 +208,14 @@ class AnswerCache:
         self._denials.pop(identifier, None)
 
     def _evict_answer(self) -> None:
-        _, entry = self._answers.popitem(last=False)
+        identifier, entry = self._answers.popitem(last=False)
+        self._unlist(identifier)
         self.answer_bytes -= entry.size_bytes
         self.counters.evicted += 1
 
     def _bound(self, pool: OrderedDict[Identifier, T], most: int) -> None:
         if len(pool) > most:
-            pool.popitem(last=False)
+            self._unlist(pool.popitem(last=False)[0])
             self.counters.evicted += 1
 
 

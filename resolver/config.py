@@ -44,7 +44,7 @@ class ResolverConfig:
         """
         tables = {name: _table(mapping, name, base) for name in ("limits", "cache")}
         settings = Settings({name: value for name, value in mapping.items() if name not in tables}, base)
-        settings.text("role", "resolver")
+        settings.role("resolver")
         config = cls(
             edge=Edge(
                 listen=settings.text("listen"),

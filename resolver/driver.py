@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,7 +22,7 @@ import structlog
 from idtrace.bundle import Verdict
 from idtrace.chain import Anchor
 from idtrace.errors import BusyError, Reason
-from idtrace.identifier import Identifier
+from idtrace.identifier import Identifier, Prefix
 from resolver.cache import AnswerCache
 from resolver.effects import Ask, CacheRead, Done, Failed, FailureKind, Limits, ReadCache, Reply
 from resolver.resolution import Resolution
@@ -32,6 +33,11 @@ log = structlog.get_logger(__name__)
 
 # A walk holds an identifier, a chain and a channel's stream, about 50 KiB; and 32 calls each at worst.
 WALKS_MAX: Final = 1_024
+# A walk to a silent endpoint lasts seconds. Where half of all walks are taken, those below one enterprise (three
+# labels) may be a quarter of all: who owns a zone, or cuts one off, must not take the resolver from everybody else.
+CROWDED: Final = 2
+SHARE: Final = 4
+_SHARE_LABELS: Final = 3
 # Past its time-out an upstream is cut off by us; its own cut comes first and knows better what was wrong.
 _GRACE_SECONDS: Final = 0.25
 
@@ -121,6 +127,7 @@ class Resolver:
         # By identifier: the walk under way, and the one that fresh questions wait for. Changed only between awaits.
         self._running: dict[Identifier, asyncio.Task[Answer]] = {}
         self._waiting: dict[Identifier, asyncio.Task[Answer]] = {}
+        self._by_owner: Counter[Prefix] = Counter()  # walks under way or waiting, by the first labels of the prefix
 
     async def resolve(self, identifier: Identifier, *, fresh: bool = False) -> Answer:
         """Answer one question; ``fresh`` asks the authority even if the cache has an answer.
@@ -165,10 +172,21 @@ class Resolver:
         if self.in_flight >= self._walks_max:
             self.counters.refused_busy += 1
             raise BusyError(Reason.OVERLOADED, f"{self._walks_max} walks are under way; try again")
+        owner = Prefix(identifier.prefix.labels[:_SHARE_LABELS])
+        if self.in_flight * CROWDED >= self._walks_max and self._by_owner[owner] * SHARE >= self._walks_max:
+            self.counters.refused_busy += 1
+            raise BusyError(Reason.OVERLOADED, f"{self._by_owner[owner]} walks below {owner} are under way; try again")
+        self._by_owner[owner] += 1
         task = asyncio.create_task(self._fly(identifier, running), name=f"walk {identifier}")
         task.add_done_callback(_see_failure)
+        task.add_done_callback(lambda _: self._leave(owner))
         (self._running if running is None else self._waiting)[identifier] = task
         return task, False
+
+    def _leave(self, owner: Prefix) -> None:
+        self._by_owner[owner] -= 1
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
 
     async def _fly(self, identifier: Identifier, before: asyncio.Task[Answer] | None) -> Answer:
         """One walk, after ``before`` has ended; then whoever waits for this one may begin."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from idtrace.bundle import Verdict
 from idtrace.chain import Link, VerifiedRecord
@@ -28,10 +28,10 @@ from idtrace.delegation import Role, State
 from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.signature import Kind, Signed, signed_hash
+from resolver.below import Below
 from resolver.effects import Done, Learned
 
 K = TypeVar("K")
-V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,50 @@ class Accepted:
     changed: tuple[Prefix, ...]
 
 
+class Floored(Generic[K]):
+    """Floors by key, the least recently used one evicted first; also found by whose keys signed them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._floors: OrderedDict[K, Floor] = OrderedDict()
+        self._by_signer: dict[Prefix | None, dict[K, None]] = {}
+
+    def get(self, key: K) -> Floor | None:
+        """The floor, as it stands."""
+        return self._floors.get(key)
+
+    def read(self, key: K) -> tuple[int, bytes] | None:
+        """Version and hash; asking keeps a floor from being evicted."""
+        floor = self._floors.get(key)
+        if floor is None:
+            return None
+        self._floors.move_to_end(key)
+        return floor.version, floor.content
+
+    def write(self, key: K, floor: Floor) -> None:
+        """Set a floor, and evict the one that was longest unused where there are too many."""
+        self.drop(key)
+        self._floors[key] = floor
+        self._by_signer.setdefault(floor.zone, {})[key] = None
+        if len(self._floors) > self._most:
+            self.drop(next(iter(self._floors)))
+
+    def drop(self, key: K) -> None:
+        """Forget a floor, if there is one."""
+        floor = self._floors.pop(key, None)
+        if floor is not None:
+            signed = self._by_signer[floor.zone]
+            del signed[key]
+            if not signed:
+                del self._by_signer[floor.zone]
+
+    def void(self, zone: Prefix, keys: frozenset[str]) -> None:
+        """Drop what the zone has signed by none of these keys; looks at that zone's floors alone."""
+        for key in list(self._by_signer.get(zone, ())):
+            if self._floors[key].signers.isdisjoint(keys):
+                self.drop(key)
+
+
 class TrustStore:
     """Verified chains by zone, and floors by zone and by identifier (:class:`idtrace.chain.Floors`)."""
 
@@ -81,9 +125,10 @@ class TrustStore:
         self._chain_ms = chain_seconds * 1000
         self._limits = limits or TrustLimits()
         self._chains: OrderedDict[Prefix, Learned] = OrderedDict()
-        self._zones: OrderedDict[Prefix, Floor] = OrderedDict()
-        self._firsts: OrderedDict[Identifier, Floor] = OrderedDict()
-        self._laters: OrderedDict[Identifier, Floor] = OrderedDict()
+        self._below: Below[Prefix] = Below()  # the zones of the chains
+        self._zones: Floored[Prefix] = Floored(self._limits.zones)
+        self._firsts: Floored[Identifier] = Floored(self._limits.first_versions)
+        self._laters: Floored[Identifier] = Floored(self._limits.later_versions)
 
     def __len__(self) -> int:
         """Number of cached chains."""
@@ -93,11 +138,11 @@ class TrustStore:
 
     def zone(self, zone: Prefix) -> tuple[int, bytes] | None:
         """Highest verified version of a zone's delegation, and its hash."""
-        return _read(self._zones, zone)
+        return self._zones.read(zone)
 
     def record(self, identifier: Identifier) -> tuple[int, bytes] | None:
         """Highest verified version of an identifier's record, and its hash."""
-        return _read(self._laters, identifier) or _read(self._firsts, identifier)
+        return self._laters.read(identifier) or self._firsts.read(identifier)
 
     # Chains
 
@@ -122,7 +167,7 @@ class TrustStore:
         else:
             usable = now_ms - learned.since_ms < self._chain_ms
         if not usable:
-            del self._chains[learned.chain.zone]
+            self._drop_chain(learned.chain.zone)
         return usable
 
     def accept(self, done: Done) -> Accepted:
@@ -152,23 +197,35 @@ class TrustStore:
             if held is not None and held.version < floor.version:
                 changed.append(zone)
                 self._supersede(link)
-            _write(self._zones, zone, floor, self._limits.zones)
+            self._zones.write(zone, floor)
         if not learned.chain.is_revoked:
             held_chain = self._chains.get(learned.chain.zone)
             if held_chain is None or held_chain.since_ms <= learned.since_ms:
-                _write(self._chains, learned.chain.zone, learned, self._limits.chains)
+                self._keep_chain(learned)
         return changed
+
+    def _keep_chain(self, learned: Learned) -> None:
+        zone = learned.chain.zone
+        self._chains[zone] = learned
+        self._chains.move_to_end(zone)
+        self._below.add(zone, zone)
+        if len(self._chains) > self._limits.chains:
+            self._drop_chain(next(iter(self._chains)))
+
+    def _drop_chain(self, zone: Prefix) -> None:
+        del self._chains[zone]
+        self._below.discard(zone, zone)
 
     def _supersede(self, link: Link) -> None:
         """Drop the chains through the zone's older delegation, and the floors that rest on keys it no longer has."""
         zone = link.delegation.child
-        for below in [known for known in self._chains if known.within(zone)]:
-            del self._chains[below]
+        for below in self._below.of(zone):
+            self._drop_chain(below)
         if link.delegation.state is State.REVOKED:
             return  # it names no keys; which ones it ended is told by the delegation that may follow it
-        _void(self._zones, zone, frozenset(link.delegation.keys_for(Role.ZONE)))
-        _void(self._firsts, zone, frozenset(link.delegation.keys_for(Role.RECORD)))
-        _void(self._laters, zone, frozenset(link.delegation.keys_for(Role.RECORD)))
+        self._zones.void(zone, frozenset(link.delegation.keys_for(Role.ZONE)))
+        self._firsts.void(zone, frozenset(link.delegation.keys_for(Role.RECORD)))
+        self._laters.void(zone, frozenset(link.delegation.keys_for(Role.RECORD)))
 
     def _remember_record(self, verified: VerifiedRecord, zone: Prefix) -> bool:
         identifier, version = verified.body.identifier, verified.body.version
@@ -177,10 +234,10 @@ class TrustStore:
             return False
         floor = Floor(version, verified.record.hash, zone, _signers(verified.record.signed))
         if version == 1:
-            _write(self._firsts, identifier, floor, self._limits.first_versions)
+            self._firsts.write(identifier, floor)
         else:
-            self._firsts.pop(identifier, None)
-            _write(self._laters, identifier, floor, self._limits.later_versions)
+            self._firsts.drop(identifier)
+            self._laters.write(identifier, floor)
         return True
 
 
@@ -193,23 +250,3 @@ def _zone_floor(links: tuple[Link, ...], position: int) -> Floor:
 
 def _signers(signed: Signed) -> frozenset[str]:
     return frozenset(signature.key_id for signature in signed.signatures)
-
-
-def _read(floors: OrderedDict[K, Floor], key: K) -> tuple[int, bytes] | None:
-    floor = floors.get(key)
-    if floor is None:
-        return None
-    floors.move_to_end(key)
-    return floor.version, floor.content
-
-
-def _write(entries: OrderedDict[K, V], key: K, entry: V, most: int) -> None:
-    entries[key] = entry
-    entries.move_to_end(key)
-    if len(entries) > most:
-        entries.popitem(last=False)
-
-
-def _void(floors: OrderedDict[K, Floor], zone: Prefix, keys: frozenset[str]) -> None:
-    for key in [key for key, floor in floors.items() if floor.zone == zone and floor.signers.isdisjoint(keys)]:
-        del floors[key]

@@ -99,15 +99,21 @@ class BulkRun:
 
         Raises:
             Failure: UNREACHABLE where the node stays silent, REFUSED where it refuses a batch as a whole.
+            InputError: the file cannot be read to its end; whatever had left by then is settled.
             VerificationError: a receipt is not what it claims to be.
         """
         under_way: deque[tuple[list[Item], Any]] = deque()
-        for items in self._batches(lines):
-            self._journal.send([(item.digest, item.issued_at) for item in items])
-            if len(under_way) == UNDER_WAY_MAX:
+        try:
+            for items in self._batches(lines):
+                self._journal.send([(item.digest, item.issued_at) for item in items])
+                if len(under_way) == UNDER_WAY_MAX:
+                    self._settle(*under_way.popleft())
+                future = self._stub.RegisterBatch.future(_request(items), timeout=self._node.timeout_seconds)
+                under_way.append((items, future))
+        except InputError:  # the rest of the file cannot be read; what has left still gets its receipt
+            while under_way:
                 self._settle(*under_way.popleft())
-            future = self._stub.RegisterBatch.future(_request(items), timeout=self._node.timeout_seconds)
-            under_way.append((items, future))
+            raise
         while under_way:
             self._settle(*under_way.popleft())
 

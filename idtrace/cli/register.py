@@ -45,7 +45,7 @@ from idtrace.cli.output import Output, listing, pairs, plain
 from idtrace.cli.rows import Defaults, count_lines, read_rows
 from idtrace.cli.show import receipt_table
 from idtrace.cli.trust import ReceiptCheck
-from idtrace.errors import IdtraceError
+from idtrace.errors import IdtraceError, InputError
 from idtrace.identifier import Identifier
 from idtrace.record import SALT_BYTES, TTL_SECONDS_MAX, RecordKind
 from idtrace.scan import scan
@@ -182,6 +182,9 @@ def _register_file(
             if failure.code is ExitCode.UNREACHABLE:
                 failure.hint = _AGAIN
             raise
+        except InputError:
+            output.note(f"{report.registered:,} lines were registered before this; mend the file, and {_AGAIN}")
+            raise
         except KeyboardInterrupt:
             output.note(_AGAIN)
             raise
@@ -201,6 +204,11 @@ class _Report:
         self._first_errors: list[Outcome] = []
         self._error_lines: TextIO | None = None
         self.errors_file.unlink(missing_ok=True)
+
+    @property
+    def registered(self) -> int:
+        """Lines registered so far by this run."""
+        return self._counts[Fate.REGISTERED]
 
     def add(self, outcome: Outcome) -> None:
         self._counts[outcome.fate] += 1

@@ -202,7 +202,7 @@ def _show(output: Output, resolution: Resolution) -> None:
     status = body.status if body else Status.ACTIVE
     output.show(verdict_line(resolution.verdict, resolution.identifier, status))
     if resolution.verdict in (Verdict.UNREACHABLE, Verdict.BOGUS):
-        rows = [("reason", resolution.reason), ("", plain(resolution.detail))]
+        rows = [("reason", plain(resolution.reason)), ("", plain(resolution.detail))]  # a liar chooses both
         output.show(pairs([row for row in rows if row[1]]))
         if resolution.verdict is Verdict.BOGUS:
             output.show(Text("Do not act on this answer: it is not what the owner signed.", style="bold red"))

@@ -79,15 +79,18 @@ def count_lines(path: Path) -> int:
 
 def _read_csv(file: Iterable[str], defaults: Defaults, field: str) -> Iterator[Line | BadLine]:
     reader = csv.reader(file, strict=True)
+    begun = 0  # line ends before the row being read: an unclosed quote is found far below the line that has it
     try:
         header = next(reader, [])
         _check_header(header, field)
         place = header.index(IDENTIFIER_COLUMN)
+        begun = reader.line_num
         for cells in reader:
+            begun = reader.line_num
             if cells:
                 yield _csv_line(reader.line_num, header, cells, place, defaults)
     except csv.Error as error:
-        detail = f"line {reader.line_num}: {error}"
+        detail = f"the row that begins in line {begun + 1}: {error} (is a quote left open?)"
         raise InputError(Reason.FIELD_MALFORMED, detail, field=field) from None
 
 

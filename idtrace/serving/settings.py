@@ -36,6 +36,11 @@ class Settings:
         """A string."""
         return self._typed(name, str, default, "is not a string")
 
+    def role(self, role: str) -> None:
+        """The optional key ``role``: a file for the other program is refused, whatever else it holds."""
+        if self.text("role", role) != role:
+            raise self._fail("role", f"is not {role}, the program that was started")
+
     def boolean(self, name: str, *, default: bool) -> bool:
         """True or false."""
         return self._typed(name, bool, default, "is neither true nor false")

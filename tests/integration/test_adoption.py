@@ -16,6 +16,7 @@ import pytest
 
 from idtrace import wire
 from idtrace.delegation import Delegation
+from idtrace.errors import InputError
 from idtrace.identifier import Prefix
 from idtrace.signature import Kind, Signed, sign
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc
@@ -206,3 +207,34 @@ async def test_a_chain_that_could_not_be_stored_is_stored_later(monkeypatch: pyt
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
     assert not failures
+
+
+async def test_no_proxy_of_the_environment_stands_between_a_node_and_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    zone = Prefix.parse(ZONE)
+    parent = parent_of(None)
+    async with serving(parent) as address:
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        adoption = Adoption(MemoryStorage(), Authority(anchor(), frozenset({zone})), [address], lambda: NOW)
+        assert await adoption._ask(address, zone) is None
+    assert parent.asked == 1
+
+
+async def test_a_second_node_on_one_folder_is_refused(tmp_path: Path) -> None:
+    async with Nodes(tmp_path) as nodes:
+        first = await nodes.registry("")
+        second = Node(first.zones, first.endpoint, first.config)
+        with pytest.raises(InputError, match="another node runs on this folder"):
+            await second.start()
+        await second.channel.close()
+
+
+async def test_a_store_that_is_none_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "root.data").mkdir()
+    (tmp_path / "root.data" / "registry.sqlite3").write_bytes(b"no database " * 1_000)
+    async with Nodes(tmp_path) as nodes:
+        with pytest.raises(InputError, match="the store cannot be used") as caught:
+            await nodes.registry("")
+    assert caught.value.field.endswith("registry.sqlite3")

@@ -310,3 +310,13 @@ def test_a_registry_that_is_not_there_is_said_so(source: Path, monkeypatch: pyte
         "register", "88.118.8/a", "--key", key_file(source.parent, "a"), "--node", "127.0.0.1:1", "--json", "-v", "a=b"
     )
     assert (one.code, one.json["error"]["reason"]) == (ExitCode.UNREACHABLE, "NO_ANSWER")
+
+
+def test_what_left_before_the_file_turned_out_broken_has_its_receipts(fake: FakeRegistry, source: Path) -> None:
+    with source.open("a") as file:
+        file.write('88.118.8/SN-X,"a quote that is never closed\n')
+    ran = register(fake, source)
+    assert ran.code == ExitCode.USAGE
+    assert f"{LINES} lines were registered before this" in ran.err
+    assert f"line {LINES + 2}" in ran.err
+    assert len(receipts(source)) == len(fake.stored) == LINES

@@ -258,3 +258,28 @@ async def test_random_names_under_one_zone_cost_one_call_each_and_evict_no_answe
     assert (await resolver.resolve(ITEM)).source is Source.CACHE
     assert resolver.trust.zone(Prefix.parse("88.118.8")) is not None
     await resolver.close()
+
+
+async def test_a_silent_zone_does_not_take_the_resolver_from_the_others() -> None:
+    built = tree()
+    upstream = TreeUpstream(built)
+    upstream.hold = asyncio.Event()
+    resolver = resolver_of(built, upstream, walks_max=8)
+
+    def flood(kind: str) -> list[asyncio.Task[Answer]]:
+        names = [Identifier.parse(f"88.118.9.{n}/{kind}") for n in range(8)]
+        return [asyncio.create_task(resolver.resolve(name)) for name in names]
+
+    asked = flood("a")
+    await settle()
+    assert resolver.in_flight == 4
+    others = [asyncio.create_task(resolver.resolve(ITEM)) for _ in range(3)]
+    await settle()
+    assert resolver.in_flight == 5
+    upstream.hold.set()
+    assert {answer.resolution.verdict for answer in await asyncio.gather(*others)} == {Verdict.FOUND}
+    ended = await asyncio.gather(*asked, return_exceptions=True)
+    assert [isinstance(end, BusyError) for end in ended] == [False] * 4 + [True] * 4
+    again = await asyncio.gather(*flood("b"), return_exceptions=True)
+    assert sum(isinstance(end, BusyError) for end in again) == 4, "places are given back"
+    await resolver.close()

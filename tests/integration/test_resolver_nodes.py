@@ -18,6 +18,7 @@ from idtrace.record import Status
 from idtrace.statements import PrefixStatus
 from idtrace.v1 import registry_pb2, resolver_pb2, resolver_pb2_grpc
 from idtrace.verification import verify_bundle
+from registry.admission import VALUE_FRAME_BYTES, VALUES_BYTES_MAX
 from resolver import server as resolver_server
 from resolver.config import ResolverConfig
 from tests.nodes import Nodes, make_record
@@ -122,3 +123,11 @@ async def test_dead_enterprise_node_is_unreachable_and_never_a_lie(tmp_path: Pat
         await asker.nodes.of_zone["88.118.8"].end()
         response = await asker.resolve("88.118.8/SN-1")
         assert (response.verdict, response.reason) == (UNREACHABLE, Reason.NO_ANSWER)
+
+
+async def test_the_largest_record_that_is_registered_is_found(tmp_path: Path) -> None:
+    each = 4_096
+    values = {f"f{n:02}": "x" * (each - VALUE_FRAME_BYTES) for n in range(VALUES_BYTES_MAX // each)}
+    async with site(tmp_path) as asker:
+        await asker.nodes.register("88.118.8/LARGE", values)
+        assert (await asker.resolve("88.118.8/LARGE")).verdict == FOUND

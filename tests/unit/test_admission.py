@@ -14,7 +14,17 @@ from idtrace.errors import IdtraceError, InputError, Reason, RefusedError
 from idtrace.identifier import Identifier
 from idtrace.record import Record, RecordKind, Status
 from idtrace.template import CLASS_DEPTH_MAX, TEMPLATE_TYPE
-from registry.admission import AGE_SECONDS_MAX, Admitted, Intent, Repeated, admit, class_lineage, complete
+from registry.admission import (
+    AGE_SECONDS_MAX,
+    VALUE_FRAME_BYTES,
+    VALUES_BYTES_MAX,
+    Admitted,
+    Intent,
+    Repeated,
+    admit,
+    class_lineage,
+    complete,
+)
 from registry.storage import Claim, Earlier
 from tests.core_fixtures import NOW
 from tests.registry_fixtures import (
@@ -276,3 +286,13 @@ def test_a_value_that_was_signed_as_another_is_missing() -> None:
     assert missing.values == other.values[:1]
     more = typed_record(A, {"lot": "L1", "tester": "Li", "third": "x"})
     assert len(complete(proposal(Record(more.signed, ())), current).record.values) == 2
+
+
+def test_a_record_that_no_resolver_takes_in_is_refused_and_one_at_the_limit_can_be_recalled() -> None:
+    each = 4_096
+    values = {f"f{n:02}": "x" * (each - VALUE_FRAME_BYTES) for n in range(VALUES_BYTES_MAX // each)}
+    largest = typed_record(A, values)
+    assert isinstance(decide(largest), Admitted)
+    assert isinstance(decide(typed_record(A, values, previous=largest, status=Status.RECALLED), head=largest), Admitted)
+    over = typed_record(A, values | {"one more": ""})
+    assert refusal(lambda: decide(over)) == (InputError, R.FIELD_TOO_LARGE, "record.values")

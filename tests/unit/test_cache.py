@@ -290,3 +290,30 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
+
+
+def test_purging_a_zone_looks_at_nothing_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = AnswerCache()
+    for number in range(100):
+        cache.put(found(name(number)), now_ms=0)
+        cache.put(failed(name(number, "88.118.7")), now_ms=0)
+    cache.put(absent(name(1, "88.118.9.1")), now_ms=0)
+
+    def looked_at(*_: object) -> bool:
+        raise AssertionError("every version that a zone's owner publishes would cost a look at the whole cache")
+
+    monkeypatch.setattr(Prefix, "within", looked_at)
+    assert cache.purge(Prefix.parse("88.118.9")) == 1
+    assert len(cache) == 200
+
+
+def test_what_has_left_the_cache_is_listed_nowhere() -> None:
+    cache = AnswerCache(replace(CacheLimits(), answers=2, denials=2, failures=2))
+    for number in range(10):
+        cache.put(found(name(number)), now_ms=0)
+        cache.put(absent(name(number, "88.118.7")), now_ms=0)
+        cache.put(failed(name(number, "88.118.9")), now_ms=0)
+    assert len(cache) == len(cache._below.of(Prefix(()))) == 6
+    assert cache.get(name(9), now=NOW, now_ms=60_000) is None
+    cache.put(found(name(8), ttl_ms=0), now_ms=0)
+    assert len(cache) == len(cache._below.of(Prefix(()))) == 4

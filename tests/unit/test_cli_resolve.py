@@ -7,7 +7,8 @@ import pytest
 from idtrace.bundle import Bundle, Revoked, Verdict
 from idtrace.chain import Anchor
 from idtrace.cli.exits import ExitCode, Failure, verdict_code
-from idtrace.cli.resolve import Resolution, as_json_body, ask, judge, resolve_all
+from idtrace.cli.output import Output
+from idtrace.cli.resolve import Resolution, as_json_body, ask, judge, resolve_all, show
 from idtrace.errors import Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.v1 import resolver_pb2
@@ -163,3 +164,13 @@ def test_a_refused_question_stands_in_its_place() -> None:
     assert as_json_body(first)["error"]["reason"] == "GS1_NO_KEY"
     assert isinstance(second, Resolution)
     assert second.verdict is Verdict.BOGUS
+
+
+@pytest.mark.parametrize("verdict", ["UNREACHABLE", "BOGUS"])
+def test_a_liar_draws_nothing_on_the_terminal(verdict: str, capsys: pytest.CaptureFixture[str]) -> None:
+    forged = "\x1b[1A\x1b[2K\x1b[32m✓ FOUND 88.118.8/FAKE" + "x" * 10_000
+    show(Output(), judge(str(ITEM), said(verdict, reason=forged, detail=forged), anchor(), NOW))
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert shown.startswith(("? UNREACHABLE", "✗ BOGUS"))
+    assert len(shown) < 2_000

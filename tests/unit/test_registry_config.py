@@ -86,3 +86,9 @@ def test_what_is_wrong_is_named(reason: Reason, field: str, changes: dict[str, A
     with pytest.raises(InputError) as caught:
         parse(**changes)
     assert (caught.value.reason, caught.value.field) == (reason, field)
+
+
+def test_the_file_of_another_role_is_refused() -> None:
+    with pytest.raises(InputError) as caught:
+        parse(role="resolver")
+    assert caught.value.field == "role"

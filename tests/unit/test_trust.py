@@ -345,3 +345,23 @@ def test_floors_of_a_zone_never_fall_while_its_parents_keys_stay(steps: list[str
         floor = held[0] if held else floor
         found = trust.deepest(LINEAGE, now=built.now, now_ms=built.now_ms)
         assert found is None or found.chain.zone != ENT or found.chain.delegation.version == floor
+
+
+def test_a_new_version_looks_at_nothing_beside_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    built, known = tree(), store()
+    built.zone("88.118.9", node="evil")
+    learn(built, known)
+    learn(built, known, "88.118.9")
+    built.rotate("88.118.9")
+    evil = Prefix.parse("88.118.9")
+    chain = chain_of(built, built.chain(evil))
+    resolution = Resolution(Identifier.parse("88.118.9/x"), Verdict.UNREACHABLE, Reason.NO_ANSWER, "dead")
+
+    def looked_at(*_: object) -> bool:
+        raise AssertionError("every version that a zone's owner publishes would cost a look at the whole store")
+
+    monkeypatch.setattr(Prefix, "within", looked_at)
+    assert known.accept(Done(resolution, (Learned(chain, 1),))).changed == (evil,)
+    assert known.deepest((evil,), now=built.now, now_ms=1) == Learned(chain, 1)
+    assert known.deepest((ENT,), now=built.now, now_ms=1) is not None
+    assert sorted(known._below.of(ROOT)) == sorted(known._chains)
