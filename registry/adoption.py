@@ -73,7 +73,7 @@ class Adoption:
                 chain = news(self._authority, zone, links, self._clock())
                 if chain is not None:
                     stored = [wire.signed_to_bytes(link) for link in links]
-                    await asyncio.to_thread(self._storage.put_chain, str(zone), stored)
+                    await self._storage.put_chain(str(zone), stored)
                     self._authority.adopt(zone, chain.links)
                     log.info("zone adopted", zone=str(zone), links=len(links))
                     if self._node_key_id and self._node_key_id not in chain.delegation.keys_for(Role.NODE):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Prefix
@@ -20,11 +21,37 @@ ZONES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
+class StorageConfig:
+    """Which engine keeps the records, and what that engine alone asks for (its adapter knows the keys).
+
+    Paths among the settings are relative to ``base``, the folder of the configuration file.
+    """
+
+    engine: str
+    settings: Mapping[str, object]
+    base: Path = field(default=Path(), compare=False)
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, object], base: Path) -> StorageConfig:
+        """Read the table ``storage`` of a node's configuration; SQLite in ``data`` where there is none.
+
+        Raises:
+            InputError: naming the key and the rule.
+        """
+        table = mapping.get("storage", {})
+        if not isinstance(table, Mapping):
+            raise InputError(Reason.FIELD_MALFORMED, "setting storage is not a table", field="storage")
+        engine = Settings(table, base, table="storage").text("engine", "sqlite")
+        return cls(engine, MappingProxyType({key: value for key, value in table.items() if key != "engine"}), base)
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryConfig:
     """What an operator decides. Paths are absolute or relative to the configuration file."""
 
     edge: Edge
     data: Path
+    storage: StorageConfig
     root_key: Path
     node_key: Path
     passphrase_env: str
@@ -40,7 +67,7 @@ class RegistryConfig:
         Raises:
             InputError: naming the key and the rule.
         """
-        settings = Settings(mapping, base)
+        settings = Settings({key: value for key, value in mapping.items() if key != "storage"}, base)
         settings.role("registry")
         config = cls(
             edge=Edge(
@@ -54,6 +81,7 @@ class RegistryConfig:
                 reflection=settings.boolean("reflection", default=False),
             ),
             data=settings.path("data"),
+            storage=StorageConfig.parse(mapping, base),
             root_key=settings.path("root_key"),
             node_key=settings.path("node_key"),
             passphrase_env=settings.text("passphrase_env", ""),

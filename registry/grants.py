@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -48,15 +48,15 @@ class Grants:
         self._started = clock()
         self._commands: dict[bytes, tuple[str, int]] = {}  # request hash: idempotency key, time; the last few minutes'
 
-    def load(self) -> None:
+    async def load(self) -> None:
         """Take over what the store holds; it was checked before it was stored."""
-        for zone, links in self._storage.chains().items():
+        for zone, links in (await self._storage.chains()).items():
             if Prefix.parse(zone) in self._authority.wanted:
                 self._authority.adopt(Prefix.parse(zone), tuple(Link.read(wire.signed_from_bytes(x)) for x in links))
-        self._catch_up()
+        await self._catch_up()
 
-    def _catch_up(self) -> None:
-        for grant in self._storage.grants():
+    async def _catch_up(self) -> None:
+        for grant in await self._storage.grants():
             self._take_over(grant)
         self._behind = False
 
@@ -65,9 +65,12 @@ class Grants:
 
         async def alone() -> T:
             async with self._one_at_a_time:
-                if self._behind:
-                    self._catch_up()
-                return await change
+                try:
+                    if self._behind:
+                        await self._catch_up()
+                    return await change
+                finally:
+                    change.close()  # where catching up has raised it was never begun
 
         task = asyncio.ensure_future(alone())
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # looked at, should nobody else
@@ -123,7 +126,7 @@ class Grants:
 
     async def _apply(self, prefix: Prefix, filed: Grant, key: tuple[Prefix, str], request: bytes) -> Grant:
         current = self.grant(prefix)
-        if self._seen(*key, request):
+        if await self._seen(*key, request):
             return self._grants[prefix]
         check_application(self.status(prefix))
         pending = sum(grant.status == PrefixStatus.APPLIED for grant in self._grants.values())
@@ -154,7 +157,7 @@ class Grants:
 
     async def _move(self, body: Command, now: int, key: tuple[Prefix, str], request: bytes) -> Grant:
         current = self.grant(body.prefix)
-        if current is not None and self._seen(*key, request):
+        if current is not None and await self._seen(*key, request):
             return current
         check_command_time(body.issued_at, now)
         self._check_replay(body.issued_at, key[1], request)
@@ -196,7 +199,7 @@ class Grants:
     ) -> None:
         now = self._clock()
         claimed = Delegation.parse(signed.payload)
-        if self._in_force(claimed.child) == signed or self._seen(*key, request):
+        if self._in_force(claimed.child) == signed or await self._seen(*key, request):
             return
         delegation = check_delegation(
             signed,
@@ -204,12 +207,12 @@ class Grants:
             step=step,
             authority=self._authority,
             status=self.status(claimed.child),
-            occupied=self._storage.any_within(str(claimed.child)),
+            occupied=await self._storage.any_within(str(claimed.child)),
             node_key_id=self._node_key_id,
             context=Context.at(now),
         )
         if delegation.child.is_root:
-            await self._stored(self._storage.put_chain, "", [wire.signed_to_bytes(signed)])
+            await self._stored(self._storage.put_chain("", [wire.signed_to_bytes(signed)]))
             self._authority.adopt(ROOT, (Link(signed, delegation),))
             return
         current = self.grant(delegation.child)
@@ -237,21 +240,21 @@ class Grants:
             raise RefusedError(Reason.NOT_AUTHORITATIVE, detail, field="prefix")
         return zone
 
-    def _seen(self, parent: Prefix, key: str, request: bytes) -> bool:
-        known = self._storage.earlier(str(parent), [key]).get(key)
+    async def _seen(self, parent: Prefix, key: str, request: bytes) -> bool:
+        known = (await self._storage.earlier(str(parent), [key])).get(key)
         return known is not None and repeated(request, known) is not None
 
     async def _store(self, grant: Grant, current: Grant | None, key: tuple[Prefix, str], request: bytes) -> None:
         used = (str(key[0]), key[1])
-        outcome = await self._stored(self._storage.put_grant, grant, current, used, request)
+        outcome = await self._stored(self._storage.put_grant(grant, current, used, request))
         if outcome is not Outcome.COMMITTED:
             self._behind = True
             raise RefusedError(Reason.WRITE_CONFLICT, "another change of this prefix came first", field="prefix")
         self._take_over(grant)
 
-    async def _stored(self, write: Callable[..., T], *arguments: object) -> T:
+    async def _stored(self, write: Awaitable[T]) -> T:
         try:
-            return await asyncio.to_thread(write, *arguments)
+            return await write
         except Exception as error:
             self._behind = True
             detail = f"the change may or may not be durable ({type(error).__name__}); repeat it with the same key"

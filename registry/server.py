@@ -17,6 +17,7 @@ from idtrace.chain import Anchor
 from idtrace.errors import InputError, Reason
 from idtrace.serving.edge import serve
 from idtrace.serving.keyfile import load_public_keys, load_signer
+from idtrace.serving.settings import Settings
 from idtrace.v1 import delegation_pb2_grpc, registry_pb2_grpc
 from registry.adoption import Adoption
 from registry.authority import Authority
@@ -24,6 +25,8 @@ from registry.config import RegistryConfig
 from registry.grants import Grants
 from registry.sequencer import Sequencer
 from registry.service import DelegationService, RegistryService
+from registry.storage import Storage
+from registry.storage_cassandra import open_cassandra
 from registry.storage_sqlite import SqliteStorage
 
 SERVICES: Final = ("idtrace.v1.RegistryService", "idtrace.v1.DelegationService")
@@ -32,6 +35,24 @@ SERVICES: Final = ("idtrace.v1.RegistryService", "idtrace.v1.DelegationService")
 def wall_clock() -> int:
     """Seconds since the Unix epoch."""
     return int(time.time())
+
+
+async def open_storage(config: RegistryConfig) -> Storage:
+    """The store that a node's configuration asks for, ready to use.
+
+    Raises:
+        InputError: an engine that there is not, or a setting that it does not know; the field says which.
+    """
+    match config.storage.engine:
+        case "sqlite":
+            Settings(config.storage.settings, config.data, table="storage").end()
+            config.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # restricted values lie in it
+            return SqliteStorage(config.data / "registry.sqlite3")
+        case "cassandra":
+            return await open_cassandra(config.storage.settings, config.storage.base)
+        case engine:
+            detail = f"there is no engine {engine!r}; the engines are: sqlite, cassandra"
+            raise InputError(Reason.FIELD_MALFORMED, detail, field="storage.engine")
 
 
 def _locked(path: Path) -> BinaryIO:
@@ -54,17 +75,17 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
     """Run a node until ``stop`` is set.
 
     Raises:
-        InputError: a key file or the address cannot be used; the field says which.
+        InputError: a key file, the address or the store's settings cannot be used; the field says which.
     """
     passphrase = os.environ.get(config.passphrase_env, "").encode() or None
     signer = load_signer(config.node_key, passphrase)
     anchor = Anchor.of(*load_public_keys(config.root_key))
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # restricted values lie in it
     with _locked(config.data / "lock"):
-        storage = SqliteStorage(config.data / "registry.sqlite3")
+        storage = await open_storage(config)
         authority = Authority(anchor, config.zones)
         grants = Grants(storage, authority, signer.public_key.key_id, wall_clock)
-        grants.load()
+        await grants.load()
         sequencer = Sequencer(storage, signer, wall_clock)
         registry = RegistryService(
             storage=storage, authority=authority, sequencer=sequencer, grants=grants, signer=signer, clock=wall_clock
@@ -91,4 +112,4 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
                 await adopting
             sequencer.close()
             await committing
-            storage.close()
+            await storage.close()

@@ -76,7 +76,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             raise InputError(Reason.BATCH_TOO_LARGE, detail, field="items")
         taken: list[Taken] = []
         for position, item in enumerate(items):
-            taken.append(self._take(Intent.REGISTER, item))
+            taken.append(await self._take(Intent.REGISTER, item))
             if position % CHECKED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         receipts = iter(await self._sequencer.submit([t for t in taken if isinstance(t, Proposal)]))
@@ -84,13 +84,13 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         return registry_pb2.RegisterBatchResponse(results=[_batch_result(result) for result in results])
 
     async def _write(self, intent: Intent, request: _Write) -> pb.Receipt:
-        taken = self._take(intent, request)
+        taken = await self._take(intent, request)
         result = (await self._sequencer.submit([taken]))[0] if isinstance(taken, Proposal) else taken
         if isinstance(result, IdtraceError):
             raise result
         return pb.Receipt(signed=pb.Signed.FromString(result))
 
-    def _take(self, intent: Intent, request: _Write) -> Taken:
+    async def _take(self, intent: Intent, request: _Write) -> Taken:
         """A checked proposal, the receipt that the same request has had, or why it is refused."""
         try:
             record = wire.record_from_pb(request.record)
@@ -102,14 +102,15 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
                 )
             except (RefusedError, VerificationError) as error:
                 # A prefix that was disabled since, or a key that was rotated away, does not undo what was committed.
-                return self._receipt(request.idempotency_key, peek_identifier(record.signed.payload), hashed) or error
+                identifier = peek_identifier(record.signed.payload)
+                return await self._receipt(request.idempotency_key, identifier, hashed) or error
         except IdtraceError as error:
             return error
 
-    def _receipt(self, key: str, identifier: Identifier, hashed: bytes) -> bytes | None:
+    async def _receipt(self, key: str, identifier: Identifier, hashed: bytes) -> bytes | None:
         """The receipt that this very request has had, in whichever zone it was; None where it had none."""
         for zone in reversed(identifier.prefix.lineage()):
-            known = self._storage.earlier(str(zone), [key]).get(key)
+            known = (await self._storage.earlier(str(zone), [key])).get(key)
             if known is not None and known.request_hash == hashed:
                 return known.receipt
         return None
@@ -128,10 +129,10 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         if zone is None:
             detail = f"this node knows nothing of {identifier.prefix}"
             raise RefusedError(Reason.NOT_AUTHORITATIVE, detail, field="identifier")
-        answer = self._answer(identifier, request.version, zone, known)
+        answer = await self._answer(identifier, request.version, zone, known)
         return registry_pb2.RegistryServiceGetResponse(answer=answer)
 
-    def _answer(self, identifier: Identifier, version: int, zone: Prefix, known: Prefix | None) -> pb.NodeAnswer:
+    async def _answer(self, identifier: Identifier, version: int, zone: Prefix, known: Prefix | None) -> pb.NodeAnswer:
         child = self._authority.children.get(zone)
         if child is not None and child.status is PrefixStatus.DISABLED and child.delegation.state is State.ACTIVE:
             parent = child.delegation.parent
@@ -140,9 +141,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         links = self._authority.below(zone, known)
         if not self._authority.serves(zone):
             return wire.answer_to_pb(NodeAnswer(links, Referred(zone)))
-        stored = self._storage.record(str(identifier), version)
+        stored = await self._storage.record(str(identifier), version)
         if stored is None:
-            if version and self._storage.record(str(identifier)) is not None:
+            if version and await self._storage.record(str(identifier)) is not None:
                 # A denial speaks of the identifier for ever after; this one lives.
                 detail = f"{identifier} has no version {version}"
                 raise RefusedError(Reason.VERSION_UNKNOWN, detail, field="version")

@@ -90,52 +90,58 @@ class Grant:
 
 
 class Storage(Protocol):
-    """A registry's store. Reads may run beside one commit; commits come one at a time from the sequencer."""
+    """A registry's store. Called from the event loop; reads may run beside one commit.
 
-    def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
+    Every method may raise the engine's own error: a read that raises has told nothing, a write that raises may or may
+    not be durable (guarantee 5).
+    """
+
+    async def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
         """Latest version of each identifier that has one."""
         ...
 
-    def record(self, identifier: str, version: int = 0) -> bytes | None:
+    async def record(self, identifier: str, version: int = 0) -> bytes | None:
         """Bytes of a version, or of the latest for 0."""
         ...
 
-    def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
+    async def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
         """What was answered to each key that was used in the zone."""
         ...
 
-    def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
+    async def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
         """Identifier that holds each claim that is taken."""
         ...
 
-    def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
         """Commit a batch; one outcome a write, in order. Raises the engine's error where the outcome is unknown."""
         ...
 
-    def any_within(self, prefix: str) -> bool:
+    async def any_within(self, prefix: str) -> bool:
         """Whether an identifier of this prefix, or of one below it, is registered."""
         ...
 
-    def grants(self) -> list[Grant]:
+    async def grants(self) -> list[Grant]:
         """All prefixes that were applied for or delegated."""
         ...
 
-    def put_grant(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
+    async def put_grant(
+        self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes
+    ) -> Outcome:
         """Insert or replace a grant durably if it still is the expected one; ``key`` is (zone, idempotency key)."""
         ...
 
-    def chains(self) -> dict[str, tuple[bytes, ...]]:
+    async def chains(self) -> dict[str, tuple[bytes, ...]]:
         """The node's own zones, each with its delegations as signed, root first."""
         ...
 
-    def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+    async def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
         """Replace the chain of one of the node's own zones, durably."""
         ...
 
-    def reopen(self) -> None:
+    async def reopen(self) -> None:
         """Start over after commit has raised."""
         ...
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Release the engine."""
         ...

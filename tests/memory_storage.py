@@ -9,6 +9,7 @@ Model: Sunlight's MemoryBackend (fail-and-persist, fail-and-not-persist at each 
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def once(when: Hook = lambda _: True) -> Hook:
 
 
 class MemoryStorage:
-    """See the module. ``before_commit`` runs on the committing thread before anything is looked at."""
+    """See the module. ``before_commit`` and the hooks run on a thread, so they may wait without holding the loop."""
 
     def __init__(self) -> None:
         self.fail_and_persist: Hook = never
@@ -78,24 +79,27 @@ class MemoryStorage:
         with self._whole:
             yield
 
-    def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
+    async def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
         with self._seen():
             return {name: self._heads[name] for name in identifiers if name in self._heads}
 
-    def record(self, identifier: str, version: int = 0) -> bytes | None:
+    async def record(self, identifier: str, version: int = 0) -> bytes | None:
         with self._seen():
             versions = self._versions.get(identifier, [])
             return versions[version - 1] if 0 < (version or len(versions)) <= len(versions) else None
 
-    def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
+    async def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
         with self._seen():
             return {key: self._keys[zone, key] for key in idempotency_keys if (zone, key) in self._keys}
 
-    def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
+    async def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
         with self._seen():
             return {claim: self._claims[claim] for claim in claims if claim in self._claims}
 
-    def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+        return await asyncio.shield(asyncio.to_thread(self._commit, writes))
+
+    def _commit(self, writes: Sequence[Write]) -> list[Outcome]:
         self._require(self._committing.acquire(blocking=False), "two commits at once")
         try:
             self._require(not self._failed, "a commit after a failed one, without reopen")
@@ -152,18 +156,23 @@ class MemoryStorage:
         sizes = {32, len(write.request_hash), *(len(claim.digest) for claim in write.claims)}
         self._require(sizes == {32}, "a hash that is none")
 
-    def any_within(self, prefix: str) -> bool:
+    async def any_within(self, prefix: str) -> bool:
         with self._seen():
             return self._any_within(prefix)
 
     def _any_within(self, prefix: str) -> bool:
         return any(name.startswith((f"{prefix}.", f"{prefix}/")) for name in self._heads)
 
-    def grants(self) -> list[Grant]:
+    async def grants(self) -> list[Grant]:
         with self._seen():
             return list(self._grants.values())
 
-    def put_grant(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
+    async def put_grant(
+        self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes
+    ) -> Outcome:
+        return await asyncio.shield(asyncio.to_thread(self._put_or_fail, grant, expected, key, request_hash))
+
+    def _put_or_fail(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
         self._fail(self.fail_and_not_persist, grant)
         with self._seen():
             outcome = self._put_grant(grant, expected, key, request_hash)
@@ -189,11 +198,11 @@ class MemoryStorage:
         self._keys[key] = Earlier(request_hash, b"")
         return Outcome.COMMITTED
 
-    def chains(self) -> dict[str, tuple[bytes, ...]]:
+    async def chains(self) -> dict[str, tuple[bytes, ...]]:
         with self._seen():
             return dict(self._chains)
 
-    def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+    async def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
         with self._seen():
             self._require(bool(chain), "a chain of no links")
             last = [
@@ -209,12 +218,12 @@ class MemoryStorage:
         """What is held for a zone, without the lock."""
         return self._chains.get(zone, ())
 
-    def reopen(self) -> None:
+    async def reopen(self) -> None:
         with self._whole:
             self.reopened += 1
             self._failed = self._closed = False
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._closed = True
 
 

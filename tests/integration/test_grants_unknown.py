@@ -37,9 +37,9 @@ def memory() -> Iterator[MemoryStorage]:
     assert storage.broken == []
 
 
-def loaded(memory: MemoryStorage) -> Grants:
+async def loaded(memory: MemoryStorage) -> Grants:
     grants = Grants(memory, authority_for("88.118"), public("node of 88.118").key_id, lambda: NOW)
-    grants.load()
+    await grants.load()
     return grants
 
 
@@ -79,7 +79,7 @@ def state(grants: Grants) -> tuple[PrefixStatus | None, int, bool]:
 async def test_after_an_unknown_outcome_the_same_key_tells_the_truth_and_life_goes_on(
     memory: MemoryStorage, failing: str, fail: str
 ) -> None:
-    grants = loaded(memory)
+    grants = await loaded(memory)
     for name in LIFE:
         if name == failing:
             setattr(memory, fail, once())
@@ -91,12 +91,12 @@ async def test_after_an_unknown_outcome_the_same_key_tells_the_truth_and_life_go
             assert answer.status == AFTER[name]
         assert grants.status(PREFIX) is AFTER[name]
         assert await step(grants, name) == answer
-    assert state(grants) == state(loaded(memory)) == (S.ENABLED, 1, True)
+    assert state(grants) == state(await loaded(memory)) == (S.ENABLED, 1, True)
 
 
 @pytest.mark.parametrize("leaving", LIFE)
 async def test_a_caller_that_leaves_does_not_tear_memory_from_disk(memory: MemoryStorage, leaving: str) -> None:
-    grants = loaded(memory)
+    grants = await loaded(memory)
     for name in LIFE:
         if name == leaving:
             release = threading.Event()
@@ -110,14 +110,14 @@ async def test_a_caller_that_leaves_does_not_tear_memory_from_disk(memory: Memor
             await asyncio.sleep(0.02)
         await step(grants, name)
         assert grants.status(PREFIX) is AFTER[name]
-    assert state(grants) == state(loaded(memory)) == (S.ENABLED, 1, True)
+    assert state(grants) == state(await loaded(memory)) == (S.ENABLED, 1, True)
 
 
 @pytest.mark.parametrize("queued", [False, True])
 async def test_a_registration_on_its_way_and_a_delegation_over_it_never_both_go_through(
     memory: MemoryStorage, queued: bool
 ) -> None:
-    grants = loaded(memory)
+    grants = await loaded(memory)
     authority = grants._authority
     sequencer = Sequencer(memory, signer("node of 88.118"), lambda: NOW)
     running = asyncio.create_task(sequencer.run())
@@ -144,6 +144,6 @@ async def test_a_registration_on_its_way_and_a_delegation_over_it_never_both_go_
     outcome = (await asyncio.gather(handed, return_exceptions=True))[0]
     sequencer.close()
     await running
-    assert isinstance(registered, bytes) == (memory.record(f"{ZONE}/A") is not None)
+    assert isinstance(registered, bytes) == (await memory.record(f"{ZONE}/A") is not None)
     assert isinstance(outcome, bytes) == (PREFIX in authority.children)
     assert isinstance(registered, IdtraceError) or isinstance(outcome, IdtraceError)

@@ -222,20 +222,20 @@ class Found:
     torn: list[str]
 
 
-def examine(folder: Path, ledger: Ledger, nodes: Nodes) -> Found:
+async def examine(folder: Path, ledger: Ledger, nodes: Nodes) -> Found:
     """Compare the store with the ledger, and the store with itself."""
     file = folder / "root.data" / "registry.sqlite3"
     storage = SqliteStorage(file)
     lost, torn = [], []
     for key, (identifier, record) in ledger.sent.items():
-        stored = storage.record(identifier, version_of(record))
-        known = storage.earlier("", [key]).get(key)
+        stored = await storage.record(identifier, version_of(record))
+        known = (await storage.earlier("", [key])).get(key)
         whole = stored == wire.record_to_bytes(record) and known is not None
         if key in ledger.acked and not (whole and known is not None and known.receipt == ledger.acked[key]):
             lost.append(key)
         if key not in ledger.acked and not whole and known is not None:
             torn.append(key)
-    storage.close()
+    await storage.close()
     with sqlite3.connect(file) as connection:
         rows = connection.execute(
             "SELECT identifier, version, record FROM version ORDER BY identifier, version"
@@ -279,12 +279,12 @@ async def test_nothing_acknowledged_is_lost_and_nothing_is_torn_by_fifty_kills(
     try:
         kills = await under_fire(program, ledger)
         acked = len(ledger.acked)
-        found = examine(tmp_path, ledger, nodes)
+        found = await examine(tmp_path, ledger, nodes)
         await program.start()
         await ask_again(program, ledger)
     finally:
         await program.kill()
-    after = examine(tmp_path, ledger, nodes)
+    after = await examine(tmp_path, ledger, nodes)
     seconds = time.monotonic() - begun
     counts = (
         f"kills {kills}, sent {len(ledger.sent)}, acked {acked}, stored {found.versions}, repeats {ledger.repeats}, "

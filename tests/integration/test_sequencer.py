@@ -22,10 +22,10 @@ from registry import sequencer as sequencer_module
 from registry.admission import Proposal
 from registry.sequencer import BATCH_MAX, POOL_MAX, Result, Sequencer
 from registry.storage import Storage, Write
-from registry.storage_sqlite import SqliteStorage
 from tests.core_fixtures import NOW, signer
 from tests.memory_storage import MemoryStorage, once
 from tests.registry_fixtures import ENDED, class_record, proposal, text_field, typed_record
+from tests.storages import STORAGES
 
 R = Reason
 BASE, VACCINE = (Identifier.parse(f"88.118.8/class.{name}") for name in ("base", "vaccine"))
@@ -42,7 +42,6 @@ async def running(storage: Storage) -> AsyncIterator[Sequencer]:
         await asyncio.wait_for(task, 10)
         if isinstance(storage, MemoryStorage):
             assert storage.broken == []
-        storage.close()
 
 
 def items(count: int, **changes: Any) -> list[Proposal]:
@@ -58,9 +57,10 @@ def reason(result: Result) -> Reason | None:
     return result.reason if isinstance(result, IdtraceError) else None
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    return MemoryStorage() if request.param == "memory" else SqliteStorage(tmp_path / "registry.sqlite3")
+@pytest.fixture(params=list(STORAGES))
+async def storage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Storage]:
+    async with STORAGES[request.param](tmp_path) as storage:
+        yield storage
 
 
 async def test_a_thousand_lone_writers_share_few_commits(storage: Storage) -> None:
@@ -71,7 +71,7 @@ async def test_a_thousand_lone_writers_share_few_commits(storage: Storage) -> No
         assert [r.identifier for r in receipts] == [p.body.identifier for p in proposals]
         assert sequencer.committed == 1_000
         assert sequencer.batches <= 10
-        assert len(storage.heads([str(p.body.identifier) for p in proposals])) == 1_000
+        assert len(await storage.heads([str(p.body.identifier) for p in proposals])) == 1_000
 
 
 async def test_a_lone_writer_waits_for_nobody_and_batches_grow_while_the_disk_is_busy() -> None:
@@ -226,7 +226,7 @@ async def test_a_caller_that_gives_up_undoes_nothing_and_learns_it_by_the_same_k
         committed((await calls[1])[0])
         (again,) = await sequencer.submit([gone])
         assert committed(again).identifier == gone.body.identifier
-        assert again == memory.earlier(gone.zone, [gone.idempotency_key])[gone.idempotency_key].receipt
+        assert again == (await memory.earlier(gone.zone, [gone.idempotency_key]))[gone.idempotency_key].receipt
 
 
 async def test_a_full_pool_takes_nothing_of_a_call_and_empties_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,9 +287,9 @@ async def test_when_commit_raises_that_batch_alone_is_unknown_and_the_key_tells_
         assert {reason(result) for result in results} == {R.OUTCOME_UNKNOWN}
         committed((await sequencer.submit([after]))[0])
         assert memory.reopened == 1
-        happened = memory.record("88.118.8/N-1") is not None
+        happened = await memory.record("88.118.8/N-1") is not None
         assert happened == (fail == "fail_and_persist")
-        receipts = memory.earlier(one.zone, [one.idempotency_key, two.idempotency_key])
+        receipts = await memory.earlier(one.zone, [one.idempotency_key, two.idempotency_key])
         again = await sequencer.submit([one, two])
         assert [committed(result).identifier for result in again] == [one.body.identifier, two.body.identifier]
         if happened:
@@ -304,11 +304,11 @@ async def test_a_disk_that_stays_away_for_a_while_costs_answers_and_not_the_sequ
     memory.fail_and_not_persist = once()
     reopen, away = memory.reopen, [True]
 
-    def reopen_later() -> None:
+    async def reopen_later() -> None:
         if away:
             away.clear()
             raise OSError("no such device")
-        reopen()
+        await reopen()
 
     monkeypatch.setattr(memory, "reopen", reopen_later)
     one, two = items(2)
@@ -328,8 +328,8 @@ async def test_a_disk_that_stays_away_for_a_while_costs_answers_and_not_the_sequ
 
 
 async def test_two_sequencers_on_one_file_are_slow_and_safe(tmp_path: Path) -> None:
-    path = tmp_path / "registry.sqlite3"
-    async with running(SqliteStorage(path)) as one, running(SqliteStorage(path)) as two:
+    sqlite = STORAGES["sqlite"]
+    async with sqlite(tmp_path) as a, sqlite(tmp_path) as b, running(a) as one, running(b) as two:
         calls = [
             s.submit([replace(p, idempotency_key=f"{p.idempotency_key}-{n}")])
             for p in items(60)

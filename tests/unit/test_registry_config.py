@@ -9,7 +9,7 @@ import pytest
 
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import ROOT, Prefix
-from registry.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, ZONES_MAX, RegistryConfig
+from registry.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, ZONES_MAX, RegistryConfig, StorageConfig
 
 BASE = Path("/etc/idtrace")
 LEAST: dict[str, object] = {
@@ -36,6 +36,7 @@ def test_the_least_configuration_gets_safe_defaults() -> None:
     assert (config.edge.message_bytes_max, config.edge.in_flight_max) == (MESSAGE_BYTES_MAX, IN_FLIGHT_MAX)
     assert (config.edge.deadline_seconds_max, config.edge.drain_seconds) == (30.0, 5.0)
     assert (config.refresh_seconds, config.log_level, config.passphrase_env) == (30.0, "INFO", "")
+    assert config.storage == StorageConfig("sqlite", {})
 
 
 def test_every_key_is_read() -> None:
@@ -53,6 +54,11 @@ def test_every_key_is_read() -> None:
     assert (config.edge.message_bytes_max, config.edge.in_flight_max, config.edge.reflection) == (65_536, 1, True)
     assert (config.edge.deadline_seconds_max, config.edge.drain_seconds) == (0.1, 0.0)
     assert (config.refresh_seconds, config.log_level, config.passphrase_env) == (0.05, "DEBUG", "PASS")
+
+
+def test_the_engine_is_named_and_what_else_its_table_holds_is_left_to_its_adapter() -> None:
+    assert parse(storage={"engine": "other", "hosts": ["a"]}).storage == StorageConfig("other", {"hosts": ["a"]})
+    assert parse(storage={}).storage == StorageConfig("sqlite", {})
 
 
 def test_the_root_alone_needs_no_parents() -> None:
@@ -80,6 +86,8 @@ def test_the_root_alone_needs_no_parents() -> None:
         (Reason.FIELD_MALFORMED, "refresh_seconds", {"refresh_seconds": 0}),
         (Reason.FIELD_MALFORMED, "reflection", {"reflection": "no"}),
         (Reason.FIELD_MALFORMED, "misspelt", {"misspelt": 1}),
+        (Reason.FIELD_MALFORMED, "storage", {"storage": "sqlite"}),
+        (Reason.FIELD_MALFORMED, "storage.engine", {"storage": {"engine": 1}}),
     ],
 )
 def test_what_is_wrong_is_named(reason: Reason, field: str, changes: dict[str, Any]) -> None:
