@@ -130,7 +130,10 @@ class VerifiedRecord:
 
 
 class TrustedChain:
-    """Verified links from the root to :attr:`zone`; immutable, made by :meth:`begin` and :meth:`extend` alone."""
+    """Verified links from the root to :attr:`zone`; immutable.
+
+    Made by :meth:`begin` and :meth:`extend` alone, and by :meth:`from_authenticated` of what they made elsewhere.
+    """
 
     __slots__ = ("expires", "links")
 
@@ -191,17 +194,36 @@ class TrustedChain:
             raise VerificationError(Reason.DELEGATION_REVOKED, f"zone {self.zone} is revoked", field=field)
         keys = self.delegation.keys_for(Role.ZONE)
         delegation = _signed_by(signed, keys, self.delegation.zone_threshold, context, field)
-        # 3. strictly below the zone that the chain has reached
-        if self.zone.within(delegation.child):
-            raise VerificationError(
-                Reason.REFERRAL_UPWARD, f"{delegation.child} does not lie below {self.zone}", field=field
-            )
-        if delegation.parent != self.zone:
-            raise VerificationError(
-                Reason.REFERRAL_SIDEWAYS, f"{delegation.child} is no child of {self.zone}", field=field
-            )
+        _below(self.delegation, delegation, field)
         _current(signed, delegation, context, field)
         return TrustedChain((*self.links, Link(signed, delegation)))
+
+    @classmethod
+    def from_authenticated(cls, links: tuple[Link, ...], context: Context) -> TrustedChain:
+        """Take over a chain that a resolver of the same operator verified: steps 2 to 5, **no signature is checked**.
+
+        For ``resolver/sharing.py`` alone, which calls it with the links of an entry of the shared cache once the
+        entry's HMAC has shown that a holder of the shared key wrote it, for the same pinned root keys, after it had
+        verified all of them (``resolver/shared_cache.py`` says what a stolen key could do). Anybody else who has
+        bytes and wants a chain calls :meth:`begin`.
+
+        Raises:
+            VerificationError: what the broken step says, or CHAIN_EMPTY, CHAIN_TOO_DEEP, ROOT_MISMATCH.
+        """
+        if not links:
+            raise VerificationError(Reason.CHAIN_EMPTY, "there is no delegation", field="delegation")
+        if len(links) > LINKS_MAX:
+            detail = f"a chain has at most {LINKS_MAX} links"
+            raise VerificationError(Reason.CHAIN_TOO_DEEP, detail, field="delegation")
+        if not links[0].delegation.child.is_root or links[0].delegation.state is State.REVOKED:
+            detail = "the chain does not begin at the root zone"
+            raise VerificationError(Reason.ROOT_MISMATCH, detail, field="delegation[0].child")
+        for position, link in enumerate(links):
+            field = f"delegation[{position}]"
+            if position:
+                _below(links[position - 1].delegation, link.delegation, field)
+            _current(link.signed, link.delegation, context, field)
+        return cls(links)
 
     def upto(self, count: int) -> TrustedChain:
         """The first ``count`` links (at least one): verified with the others."""
@@ -304,6 +326,20 @@ def _signed_by(signed: Signed, keys: dict[str, PublicKey], threshold: int, conte
     verify(signed, Kind.DELEGATION, keys, budget=context.budget, threshold=threshold, field=field)
     # 2. well-formed
     return _parsed(partial(Delegation.parse, field=field), signed.payload)
+
+
+def _below(reached: Delegation, delegation: Delegation, field: str) -> None:
+    # 3. strictly below the zone that the chain has reached
+    if reached.state is State.REVOKED:
+        raise VerificationError(Reason.DELEGATION_REVOKED, f"zone {reached.child} is revoked", field=field)
+    if reached.child.within(delegation.child):
+        raise VerificationError(
+            Reason.REFERRAL_UPWARD, f"{delegation.child} does not lie below {reached.child}", field=field
+        )
+    if delegation.parent != reached.child:
+        raise VerificationError(
+            Reason.REFERRAL_SIDEWAYS, f"{delegation.child} is no child of {reached.child}", field=field
+        )
 
 
 def _current(signed: Signed, delegation: Delegation, context: Context, field: str) -> None:

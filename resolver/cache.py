@@ -77,12 +77,13 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A proven answer; both times monotonic, ms."""
+    """A proven answer; both times monotonic, ms. ``shared``: it came from the cache that resolvers share."""
 
     resolution: Resolution
     stored_ms: int
     until_ms: int
     size_bytes: int
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class AnswerCache:
         self.counters.misses += 1
         return None
 
-    def put(self, resolution: Resolution, *, now_ms: int) -> int:
+    def put(self, resolution: Resolution, *, now_ms: int, shared: bool = False) -> int:
         """Keep a resolution as its kind may be kept; returns for how long, ms."""
         identifier = resolution.identifier
         if resolution.bundle is None:
@@ -145,13 +146,13 @@ class AnswerCache:
         self._below.add(identifier.prefix, identifier)
         until_ms = now_ms + resolution.ttl_ms
         if isinstance(resolution.bundle.outcome, Record):
-            entry = Entry(resolution, now_ms, until_ms, _size_bytes(resolution.bundle.outcome))
+            entry = Entry(resolution, now_ms, until_ms, _size_bytes(resolution.bundle.outcome), shared)
             self._answers[identifier] = entry
             self.answer_bytes += entry.size_bytes
             while len(self._answers) > self.limits.answers or self.answer_bytes > self.limits.answer_bytes:
                 self._evict_answer()
         else:
-            self._denials[identifier] = Entry(resolution, now_ms, until_ms, 0)
+            self._denials[identifier] = Entry(resolution, now_ms, until_ms, 0, shared)
             self._bound(self._denials, self.limits.denials)
         return resolution.ttl_ms
 
@@ -165,6 +166,21 @@ class AnswerCache:
         purged = before - len(self)
         self.counters.purged += purged
         return purged
+
+    def drop(self, identifier: Identifier) -> None:
+        """Forget a proven answer: somebody has learned a newer one. A failure stays in its back-off."""
+        if identifier in self._answers or identifier in self._denials:
+            self._drop(identifier)
+            self.counters.purged += 1
+
+    def drop_shared(self) -> int:
+        """Forget all that came from the shared cache, which no longer tells what has changed; returns how many."""
+        pools = (self._answers, self._denials)
+        shared = [i for pool in pools for i, entry in pool.items() if entry.shared]
+        for identifier in shared:
+            self._drop(identifier)
+        self.counters.purged += len(shared)
+        return len(shared)
 
     def _living(
         self, pool: OrderedDict[Identifier, Entry], identifier: Identifier, now: int, now_ms: int

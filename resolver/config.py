@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,45 @@ from resolver.effects import Limits
 MESSAGE_BYTES_MAX: Final = BUNDLE_BYTES_MAX + 65_536
 # An asker in flight holds some 20 KiB; a resolver that is this far behind had better say so.
 IN_FLIGHT_MAX: Final = 1_024
+# A Redis in the same building answers in 1 ms; beyond 50 ms the authority is as quick. A question waits twice that.
+OP_TIMEOUT_MS: Final = 50
+# More than anybody runs; each is asked in turn.
+SENTINELS_MAX: Final = 8
+
+_URL: Final = re.compile(r"(rediss?://[A-Za-z0-9.\[\]:-]+(/[0-9]*)?|unix:///[^?@]+)")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class RedisConfig:
+    """The shared cache. Paths are absolute or relative to the configuration file; None where there is none.
+
+    Attributes:
+        url: ``redis://``, ``rediss://`` or ``unix://`` with a path; no password in it.
+        shared_key: file of at least 32 secret bytes that only its owner can read, the same for all resolvers.
+        username: of an ACL; "" for the default user.
+        password_env: the environment's variable that holds the password; "" for none.
+        sentinels: host:port of each; the master is looked up by ``master_name``.
+        cluster: whether ``url`` names a node of a Redis cluster.
+        op_timeout_ms: what one trip to Redis may take; a question waits for twice that at most.
+        prefix: what all keys begin with.
+        tls_ca: authorities to trust instead of the system's; for ``rediss://``.
+        tls_cert: our certificate, where Redis wants one.
+        tls_key: its key.
+    """
+
+    url: str
+    shared_key: Path
+    username: str
+    password_env: str
+    sentinels: tuple[str, ...]
+    master_name: str
+    cluster: bool
+    op_timeout_ms: int
+    prefix: str
+    tls_ca: Path | None
+    tls_cert: Path | None
+    tls_key: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +74,16 @@ class ResolverConfig:
     limits: Limits
     cache: CacheLimits
     log_level: str
+    redis: RedisConfig | None = None
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object], base: Path) -> ResolverConfig:
-        """Read a table; its tables ``limits`` and ``cache`` hold the limits that differ from ours.
+        """Read a table; its tables ``limits`` and ``cache`` hold the limits that differ from ours, ``redis`` the rest.
 
         Raises:
             InputError: naming the key and the rule.
         """
-        tables = {name: _table(mapping, name, base) for name in ("limits", "cache")}
+        tables = {name: _table(mapping, name, base) for name in ("limits", "cache", "redis")}
         settings = Settings({name: value for name, value in mapping.items() if name not in tables}, base)
         settings.role("resolver")
         config = cls(
@@ -61,6 +102,7 @@ class ResolverConfig:
             limits=_limits(tables["limits"]),
             cache=_cache_limits(tables["cache"]),
             log_level=settings.text("log_level", "INFO"),
+            redis=_redis(tables["redis"], base),
         )
         settings.end()
         return config
@@ -99,3 +141,46 @@ def _cache_limits(table: Settings) -> CacheLimits:
     )
     table.end()
     return limits
+
+
+def _path(text: str, base: Path) -> Path | None:
+    return base / text if text else None
+
+
+def _redis(table: Settings, base: Path) -> RedisConfig | None:
+    """None where neither a server nor a sentinel is named: there is no shared cache."""
+    shared_key = _path(table.text("shared_key", ""), base)
+    config = RedisConfig(
+        url=table.text("url", ""),
+        shared_key=shared_key or base,
+        username=table.text("username", ""),
+        password_env=table.text("password_env", ""),
+        sentinels=table.endpoints("sentinels", most=SENTINELS_MAX),
+        master_name=table.text("master_name", ""),
+        cluster=table.boolean("cluster", default=False),
+        op_timeout_ms=table.integer("op_timeout_ms", OP_TIMEOUT_MS, least=5, most=1_000),
+        prefix=table.text("prefix", "idt:"),
+        tls_ca=_path(table.text("tls_ca", ""), base),
+        tls_cert=_path(table.text("tls_cert", ""), base),
+        tls_key=_path(table.text("tls_key", ""), base),
+    )
+    table.end()
+    if not config.url and not config.sentinels:
+        return None
+    rules = (
+        (bool(shared_key), "shared_key", "is missing: without it nothing from Redis could be believed"),
+        (
+            not config.url or _URL.fullmatch(config.url),
+            "url",
+            "is not redis://, rediss:// or unix:// without a password",
+        ),
+        (bool(config.sentinels) == bool(config.master_name), "master_name", "belongs to sentinels, and they to it"),
+        (not (config.cluster and config.sentinels), "cluster", "does not go with sentinels"),
+        (_PREFIX.fullmatch(config.prefix), "prefix", "is not 1 to 32 letters, digits, '-', '_', '.', ':'"),
+        (bool(config.tls_cert) == bool(config.tls_key), "tls_cert", "belongs to tls_key, and it to the certificate"),
+        (not config.tls_ca or config.url.startswith("rediss:"), "tls_ca", "is only for rediss://"),
+    )
+    for holds, name, rule in rules:
+        if not holds:
+            raise InputError(Reason.FIELD_MALFORMED, f"setting redis.{name} {rule}", field=f"redis.{name}")
+    return config

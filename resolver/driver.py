@@ -1,7 +1,8 @@
 """Drives walks: performs their effects, lets identical questions share one walk, and keeps what they found.
 
-The life of a question: the in-process cache, else the walk for this identifier that is in flight, else a new walk. A
-walk belongs to the resolver and not to whoever asked first: an asker who goes away leaves it running for the others.
+The life of a question: the in-process cache, else the walk for this identifier that is in flight, else a new walk,
+which looks first at what other resolvers have found out (``resolver/sharing.py``). A walk belongs to the resolver and
+not to whoever asked first: an asker who goes away leaves it running for the others.
 
 A ``fresh`` question has to see what was true when it was asked, so it never joins a walk that has begun before it; all
 fresh questions that come while one is under way share the next. A thousand of them therefore cost two walks, not one.
@@ -24,8 +25,9 @@ from idtrace.chain import Anchor
 from idtrace.errors import BusyError, Reason
 from idtrace.identifier import Identifier, Prefix
 from resolver.cache import AnswerCache
-from resolver.effects import Ask, CacheRead, Done, Failed, FailureKind, Limits, ReadCache, Reply
+from resolver.effects import Ask, CacheRead, Done, Event, Failed, FailureKind, Limits, ReadCache, Reply
 from resolver.resolution import Resolution
+from resolver.sharing import Found, Sharing
 from resolver.trust import TrustStore
 from resolver.walk import Walk
 
@@ -64,6 +66,10 @@ class Clock:
     def now(self) -> int:
         """Wall clock, s."""
         return int(self.wall())
+
+    def wall_ms(self) -> int:
+        """Wall clock, ms."""
+        return int(self.wall() * 1000)
 
     def now_ms(self) -> int:
         """Monotonic, ms."""
@@ -113,6 +119,7 @@ class Resolver:
         trust: TrustStore | None = None,
         clock: Clock | None = None,
         walks_max: int = WALKS_MAX,
+        sharing: Sharing | None = None,
     ) -> None:
         self.anchor = anchor
         self.limits = limits or Limits()
@@ -124,10 +131,16 @@ class Resolver:
         self._root_endpoints = tuple(root_endpoints)
         self._upstream = upstream
         self._walks_max = walks_max
+        self._sharing = sharing
         # By identifier: the walk under way, and the one that fresh questions wait for. Changed only between awaits.
         self._running: dict[Identifier, asyncio.Task[Answer]] = {}
         self._waiting: dict[Identifier, asyncio.Task[Answer]] = {}
         self._by_owner: Counter[Prefix] = Counter()  # walks under way or waiting, by the first labels of the prefix
+
+    def start(self) -> None:
+        """Begin to connect to the shared cache, if there is one; questions need not wait for that."""
+        if self._sharing is not None:
+            self._sharing.start()
 
     async def resolve(self, identifier: Identifier, *, fresh: bool = False) -> Answer:
         """Answer one question; ``fresh`` asks the authority even if the cache has an answer.
@@ -155,6 +168,8 @@ class Resolver:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._running.clear()
         self._waiting.clear()
+        if self._sharing is not None:
+            await self._sharing.close()
         await self._upstream.close()
 
     @property
@@ -177,7 +192,7 @@ class Resolver:
             self.counters.refused_busy += 1
             raise BusyError(Reason.OVERLOADED, f"{self._by_owner[owner]} walks below {owner} are under way; try again")
         self._by_owner[owner] += 1
-        task = asyncio.create_task(self._fly(identifier, running), name=f"walk {identifier}")
+        task = asyncio.create_task(self._fly(identifier, running, fresh=fresh), name=f"walk {identifier}")
         task.add_done_callback(_see_failure)
         task.add_done_callback(lambda _: self._leave(owner))
         (self._running if running is None else self._waiting)[identifier] = task
@@ -188,7 +203,7 @@ class Resolver:
         if not self._by_owner[owner]:
             del self._by_owner[owner]
 
-    async def _fly(self, identifier: Identifier, before: asyncio.Task[Answer] | None) -> Answer:
+    async def _fly(self, identifier: Identifier, before: asyncio.Task[Answer] | None, *, fresh: bool) -> Answer:
         """One walk, after ``before`` has ended; then whoever waits for this one may begin."""
         try:
             if before is not None:
@@ -197,7 +212,7 @@ class Resolver:
                 failure = self.cache.get(identifier, now=now, now_ms=now_ms, fresh=True)
                 if failure is not None:
                     return Answer(failure.resolution, Source.SHARED, failure.age_ms, failure.ttl_ms)
-            return await self._walk(identifier)
+            return await self._walk(identifier, fresh=fresh)
         finally:
             following = self._waiting.pop(identifier, None)
             if following is None:
@@ -205,8 +220,9 @@ class Resolver:
             else:
                 self._running[identifier] = following
 
-    async def _walk(self, identifier: Identifier) -> Answer:
+    async def _walk(self, identifier: Identifier, *, fresh: bool) -> Answer:
         self.counters.walks += 1
+        started_wall_ms = self.clock.wall_ms()
         walk = Walk(
             identifier,
             anchor=self.anchor,
@@ -215,15 +231,25 @@ class Resolver:
             limits=self.limits,
         )
         effect = walk.begin(now_ms=self.clock.now_ms())
+        found: Found | None = None
         while not isinstance(effect, Done):
-            event = self._read(effect) if isinstance(effect, ReadCache) else await self._ask(effect)
+            if isinstance(effect, ReadCache):
+                found = await self._look_up(effect, fresh=fresh)
+                event: Event = self._read(effect, found)
+            else:
+                event = await self._ask(effect)
             effect = walk.receive(event, now=self.clock.now(), now_ms=self.clock.now_ms())
-        return self._keep(effect)
+        return self._keep(effect, started_wall_ms) if found is None else self._keep_found(effect.resolution, found)
 
-    def _read(self, effect: ReadCache) -> CacheRead:
-        """The deepest chain; an answer was looked for before the walk began."""
+    async def _look_up(self, effect: ReadCache, *, fresh: bool) -> Found | None:
+        """What other resolvers have found out; in this process an answer was looked for before the walk began."""
+        if self._sharing is None:
+            return None
+        return await self._sharing.look_up(effect.identifier, effect.zones, fresh=fresh)
+
+    def _read(self, effect: ReadCache, found: Found | None) -> CacheRead:
         chain = self.trust.deepest(effect.zones, now=self.clock.now(), now_ms=self.clock.now_ms())
-        return CacheRead(None, chain)
+        return CacheRead(found.resolution if found else None, chain)
 
     async def _ask(self, ask: Ask) -> Reply:
         self.counters.upstream_calls += 1
@@ -233,7 +259,13 @@ class Resolver:
         except TimeoutError:
             return Failed(FailureKind.TIMEOUT, f"no answer within {ask.timeout_ms} ms")
 
-    def _keep(self, done: Done) -> Answer:
+    def _keep_found(self, resolution: Resolution, found: Found) -> Answer:
+        """Keep an answer of the shared cache for as long as it may be used."""
+        if found.keep:
+            self.cache.put(resolution, now_ms=self.clock.now_ms(), shared=True)
+        return Answer(resolution, Source.CACHE, found.age_ms, max(0, resolution.ttl_ms))
+
+    def _keep(self, done: Done, started_wall_ms: int) -> Answer:
         """Remember what was verified, and keep the answer unless a concurrent walk has learned a newer one."""
         resolution = done.resolution
         accepted = self.trust.accept(done)
@@ -248,6 +280,8 @@ class Resolver:
                 visited=resolution.visited,
             )
         ttl_ms = self.cache.put(resolution, now_ms=self.clock.now_ms()) if accepted.latest else 0
+        if self._sharing is not None:
+            self._sharing.offer(done, started_wall_ms=started_wall_ms, latest=accepted.latest)
         return Answer(resolution, Source.WALK, 0, ttl_ms)
 
 

@@ -1,21 +1,27 @@
-"""Builds a resolver node and runs it; nothing else. The only file that knows how other nodes are asked."""
+"""Builds a resolver node and runs it; nothing else. The only file that knows how others are asked, nodes and Redis."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import grpc.aio
 
 from idtrace.chain import Anchor
+from idtrace.errors import InputError, Reason
 from idtrace.serving.edge import serve
-from idtrace.serving.keyfile import load_public_keys
+from idtrace.serving.keyfile import load_public_keys, load_secret
 from idtrace.v1 import resolver_pb2_grpc
 from resolver.cache import AnswerCache
-from resolver.config import ResolverConfig
-from resolver.driver import Resolver
+from resolver.cache_redis import RedisCache, RedisPlace
+from resolver.config import RedisConfig, ResolverConfig
+from resolver.driver import Clock, Resolver
 from resolver.service import ResolverService
+from resolver.shared_cache import SHARED_KEY_BYTES_MIN, Keys, Seal
+from resolver.sharing import Sharing
+from resolver.trust import TrustStore
 from resolver.upstream import GrpcUpstream
 
 SERVICES: Final = ("idtrace.v1.ResolverService",)
@@ -25,20 +31,72 @@ async def run(config: ResolverConfig, *, on_ready: Callable[[str], None] | None 
     """Run a node until ``stop`` is set.
 
     Raises:
-        InputError: the root key's file or the address cannot be used; the field says which.
+        InputError: the root key's file, the shared key's or the address cannot be used; the field says which.
     """
-    resolver = Resolver(
-        anchor=Anchor.of(*load_public_keys(config.root_key)),
-        root_endpoints=config.root_endpoints,
-        upstream=GrpcUpstream(),
-        limits=config.limits,
-        cache=AnswerCache(config.cache),
-    )
+    resolver = build(config, os.environ)
 
     def add_services(server: grpc.aio.Server) -> None:
         resolver_pb2_grpc.add_ResolverServiceServicer_to_server(ResolverService(resolver), server)
 
     try:
+        resolver.start()
         await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
     finally:
         await resolver.close()
+
+
+def build(config: ResolverConfig, environment: Mapping[str, str]) -> Resolver:
+    """A resolver with its upstream and, where the configuration names one, its shared cache.
+
+    Raises:
+        InputError: a key's file cannot be used, or the password's variable is not set.
+    """
+    anchor = Anchor.of(*load_public_keys(config.root_key))
+    cache = AnswerCache(config.cache)
+    trust = TrustStore(chain_seconds=config.limits.chain_seconds)
+    clock = Clock()
+    sharing: Sharing | None = None
+    if config.redis is not None:
+        sharing = Sharing(
+            RedisCache(redis_place(config.redis, environment)),
+            Seal(load_secret(config.redis.shared_key, least=SHARED_KEY_BYTES_MIN), anchor),
+            cache=cache,
+            trust=trust,
+            clock=clock,
+            limits=config.limits,
+            keys=Keys(config.redis.prefix.encode()),
+        )
+    return Resolver(
+        anchor=anchor,
+        root_endpoints=config.root_endpoints,
+        upstream=GrpcUpstream(),
+        limits=config.limits,
+        cache=cache,
+        trust=trust,
+        clock=clock,
+        sharing=sharing,
+    )
+
+
+def redis_place(config: RedisConfig, environment: Mapping[str, str]) -> RedisPlace:
+    """Where Redis is, with the password from the environment.
+
+    Raises:
+        InputError: the password's variable is not set.
+    """
+    password = environment.get(config.password_env, "") if config.password_env else ""
+    if config.password_env and not password:
+        rule = f"the environment has no {config.password_env}"
+        raise InputError(Reason.FIELD_MISSING, rule, field="redis.password_env")
+    files = {"ssl_ca_certs": config.tls_ca, "ssl_certfile": config.tls_cert, "ssl_keyfile": config.tls_key}
+    return RedisPlace(
+        url=config.url,
+        prefix=config.prefix.encode(),
+        username=config.username,
+        password=password,
+        sentinels=tuple((host, int(port)) for host, _, port in (at.rpartition(":") for at in config.sentinels)),
+        master_name=config.master_name,
+        cluster=config.cluster,
+        op_timeout_ms=config.op_timeout_ms,
+        tls=tuple((name, str(path)) for name, path in files.items() if path is not None),
+    )

@@ -1,7 +1,8 @@
 """What this resolver has verified and remembers: chains to start from, and floors that no older truth may undercut.
 
 Only verified things get in: :class:`TrustedChain` objects (which exist only verified) and :class:`VerifiedRecord`
-objects, both through :meth:`TrustStore.accept`. Everything is bounded and evicted least recently used first; what an
+objects, through :meth:`TrustStore.accept` and :meth:`TrustStore.learn`, whether this resolver has verified them or one
+that it shares a cache with. Everything is bounded and evicted least recently used first; what an
 eviction costs stands beside each bound. All is lost with the process: a restarted resolver believes the first signed
 version that it meets.
 
@@ -174,7 +175,7 @@ class TrustStore:
         """Remember all that a walk has verified, whatever its verdict was."""
         changed: dict[Prefix, None] = {}
         for learned in done.learned:
-            changed.update(dict.fromkeys(self._remember_chain(learned)))
+            changed.update(dict.fromkeys(self.learn(learned)))
         resolution = done.resolution
         if done.record is not None and resolution.chain is not None:
             return Accepted(self._remember_record(done.record, resolution.chain.zone), tuple(changed))
@@ -182,8 +183,12 @@ class TrustStore:
         # A denial that set out before the registration and arrives after it is old news.
         return Accepted(not (denied and self.record(resolution.identifier)), tuple(changed))
 
-    def _remember_chain(self, learned: Learned) -> list[Prefix]:
-        """Raise the floors of all links and keep the chain; nothing happens where a newer link is known."""
+    def learn(self, learned: Learned, *, floors_only: bool = False) -> list[Prefix]:
+        """Raise the floors of all links and keep the chain; nothing happens where a newer link is known.
+
+        With ``floors_only`` the chain is not kept to start a walk from. Returns zones whose delegation has a new
+        version: older answers below them are out of date.
+        """
         links = learned.chain.links
         floors = [_zone_floor(links, position) for position in range(len(links))]
         for link, floor in zip(links, floors, strict=True):
@@ -198,7 +203,7 @@ class TrustStore:
                 changed.append(zone)
                 self._supersede(link)
             self._zones.write(zone, floor)
-        if not learned.chain.is_revoked:
+        if not learned.chain.is_revoked and not floors_only:
             held_chain = self._chains.get(learned.chain.zone)
             if held_chain is None or held_chain.since_ms <= learned.since_ms:
                 self._keep_chain(learned)

@@ -138,6 +138,19 @@ def _bad(path: Path, rule: str) -> InputError:
     return InputError(Reason.KEY_MALFORMED, rule, field=str(path))
 
 
+def load_secret(path: Path, *, least: int) -> bytes:
+    """Read a file of secret bytes that nobody else can read, such as ``head -c 32 /dev/urandom`` makes.
+
+    Raises:
+        InputError: KEY_MALFORMED (other users can read it, no such file, fewer than ``least`` bytes, or more than a key
+            file has); ``field`` is the file.
+    """
+    data = _read(path, secret=True)
+    if len(data) < least:
+        raise _bad(path, f"a shared key has at least {least} bytes")
+    return data
+
+
 def _read(path: Path, *, secret: bool) -> bytes:
     """Bytes of a regular file; permissions are taken from the open file, so nothing can be swapped in between."""
     try:

@@ -8,7 +8,7 @@ import pytest
 
 from idtrace.errors import InputError
 from resolver.cache import CacheLimits
-from resolver.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, ResolverConfig
+from resolver.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, OP_TIMEOUT_MS, ResolverConfig
 from resolver.effects import Limits
 
 BASE = Path("/etc/idtrace")
@@ -45,6 +45,56 @@ def test_everything_can_be_set() -> None:
     assert config.limits.upstream_calls == Limits().upstream_calls
     assert (config.cache.answers, config.cache.denials, config.cache.failures) == (5, 6, 7)
     assert (config.edge.reflection, config.edge.in_flight_max, config.log_level) == (True, 7, "DEBUG")
+
+
+def test_redis_is_there_once_a_server_or_a_sentinel_is_named() -> None:
+    assert ResolverConfig.parse(LEAST | {"redis": {"url": "", "shared_key": "k"}}, BASE).redis is None
+    one = ResolverConfig.parse(LEAST | {"redis": {"url": "redis://127.0.0.1:6379/0", "shared_key": "k"}}, BASE).redis
+    assert one is not None
+    assert (one.shared_key, one.op_timeout_ms, one.prefix) == (BASE / "k", OP_TIMEOUT_MS, "idt:")
+    table = {
+        "sentinels": ["a:26379", "b:26379"],
+        "master_name": "idtrace",
+        "url": "rediss://any/3",
+        "shared_key": "/keys/shared",
+        "username": "resolver",
+        "password_env": "REDIS_PASSWORD",
+        "op_timeout_ms": 20,
+        "prefix": "other:",
+        "tls_ca": "ca.pem",
+        "tls_cert": "us.pem",
+        "tls_key": "us.key",
+    }
+    two = ResolverConfig.parse(LEAST | {"redis": table}, BASE).redis
+    assert two is not None
+    assert (two.sentinels, two.master_name, two.tls_key) == (("a:26379", "b:26379"), "idtrace", BASE / "us.key")
+
+
+REDIS = {"url": "redis://h:1", "shared_key": "k"}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"shared_key": ""}, "shared_key"),
+        ({"url": "http://h:1"}, "url"),
+        ({"url": "redis://:pass@h:1"}, "url"),
+        ({"sentinels": ["a:1"]}, "master_name"),
+        ({"master_name": "m"}, "master_name"),
+        ({"sentinels": ["a:1"], "master_name": "m", "cluster": True}, "cluster"),
+        ({"sentinels": ["nowhere"], "master_name": "m"}, "sentinels"),
+        ({"prefix": ""}, "prefix"),
+        ({"prefix": "a b"}, "prefix"),
+        ({"op_timeout_ms": 0}, "op_timeout_ms"),
+        ({"tls_cert": "c"}, "tls_cert"),
+        ({"tls_ca": "c"}, "tls_ca"),
+        ({"ulr": "x"}, "ulr"),
+    ],
+)
+def test_wrong_key_of_redis_is_named(change: dict[str, object], field: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ResolverConfig.parse(LEAST | {"redis": REDIS | change}, BASE)
+    assert caught.value.field in {f"redis.{field}", field}
 
 
 @pytest.mark.parametrize("missing", LEAST)
