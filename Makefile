@@ -5,15 +5,19 @@
 #   test   every test, with what they must cover       bench    how fast this machine registers and resolves
 #   proto  generate idtrace/v1 from proto/             released take proto/ as published: later changes must not break it
 #   lock   pin all dependencies anew                   clean    remove whatever these made
+#   engines  a real Redis and a real Cassandra (NODES=1 or 3), left running; engines-stop ends them
+#   faults   the tests that kill and pause nodes of a Cassandra of three
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= .
 # Test processes at a time. Each starts nodes of its own, on ports that the system chooses.
 JOBS ?= 2
+# Nodes of Cassandra: 1, or 3 for what a cluster does when one of them dies.
+NODES ?= 1
 PYTEST := $(BIN)/pytest -q -n $(JOBS) -p no:cacheprovider
 
-.PHONY: setup proto lock check test demo serve bench clean released
+.PHONY: setup proto lock check test demo serve bench clean released engines engines-stop faults
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready
@@ -62,8 +66,19 @@ check: setup
 # Coverage goes through files: each test process writes one, and the gate reads their sum.
 test: setup
 	@mkdir -p var
-	@COVERAGE_FILE=var/.coverage $(PYTEST) --cov --cov-branch --cov-report=json:var/coverage.json
+	@COVERAGE_FILE=var/.coverage $(PYTEST) -m 'not faults' --cov --cov-branch --cov-report=json:var/coverage.json
 	@$(BIN)/python tests/coverage_gate.py var/coverage.json
+
+# Engines on free ports of loopback, on files under var/engines. Tests use them, or start and stop their own.
+engines: setup
+	@$(BIN)/python -m tests.engines start --nodes $(NODES)
+
+engines-stop: setup
+	@$(BIN)/python -m tests.engines stop
+
+# In one process, for each test has the three nodes to itself.
+faults: setup
+	@$(BIN)/pytest -q -p no:cacheprovider -m faults
 
 demo: setup
 	@$(BIN)/idtrace demo
@@ -75,5 +90,6 @@ bench: setup
 	@$(BIN)/python -m loadtest
 
 clean:
+	@[ ! -e var/engines/standing ] || $(BIN)/python -m tests.engines stop
 	@rm -rf $(VENV) var .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
