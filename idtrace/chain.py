@@ -23,7 +23,7 @@ child never extends its own life: :attr:`TrustedChain.expires` is the least of a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Protocol, TypeVar
@@ -224,6 +224,18 @@ class TrustedChain:
                 _below(links[position - 1].delegation, link.delegation, field)
             _current(link.signed, link.delegation, context, field)
         return cls(links)
+
+    @classmethod
+    def whole(cls, anchor: Anchor, links: Sequence[Signed], context: Context) -> TrustedChain:
+        """Check links from the root's own key set down, all of them; there is at least one.
+
+        Raises:
+            VerificationError: what the broken step says, at the first broken link.
+        """
+        chain = cls.begin(anchor, links[0], context)
+        for signed in links[1:]:
+            chain = chain.extend(signed, context)
+        return chain
 
     def upto(self, count: int) -> TrustedChain:
         """The first ``count`` links (at least one): verified with the others."""

@@ -119,7 +119,4 @@ def verified(anchor: Anchor, links: Sequence[Signed], context: Context) -> Trust
     """
     if not links:
         raise RefusedError(Reason.NOT_AUTHORITATIVE, "the zone has no delegation yet", field="zone")
-    chain = TrustedChain.begin(anchor, links[0], context)
-    for signed in links[1:]:
-        chain = chain.extend(signed, context)
-    return chain
+    return TrustedChain.whole(anchor, links, context)

@@ -21,7 +21,7 @@ from typing import Final
 from zlib import crc32
 
 from registry.cassandra_batch import Batch
-from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write
+from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write, between
 
 # Versions of one identifier in one partition; most identifiers never have more.
 VERSIONS_PER_BUCKET: Final = 8
@@ -95,13 +95,6 @@ def version_bucket(identifier: str, version: int) -> tuple[bytes, int]:
 def grant_bucket(prefix: str) -> int:
     """Which part of the grants a prefix lies in."""
     return crc32(prefix.encode()) % GRANT_BUCKETS
-
-
-def between(write: Write) -> list[str]:
-    """Prefixes on the way from the write's zone to its identifier; mostly none."""
-    labels = write.identifier.partition("/")[0].split(".")
-    depth = len(write.zone.split(".")) if write.zone else 0
-    return [".".join(labels[:n]) for n in range(depth + 1, len(labels) + 1)]
 
 
 def decide(writes: Sequence[Write], view: View) -> list[Outcome]:

@@ -65,6 +65,13 @@ class Write:
     claims: tuple[Claim, ...] = ()
 
 
+def between(write: Write) -> list[str]:
+    """Prefixes on the way from the write's zone to its identifier; mostly none."""
+    labels = write.identifier.partition("/")[0].split(".")
+    depth = len(write.zone.split(".")) if write.zone else 0
+    return [".".join(labels[:n]) for n in range(depth + 1, len(labels) + 1)]
+
+
 class Outcome(Enum):
     """What became of one write."""
 

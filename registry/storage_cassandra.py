@@ -32,7 +32,6 @@ from registry.cassandra_rules import (
     GRANT_BUCKETS,
     VERSIONS_PER_BUCKET,
     View,
-    between,
     by_stem,
     decide,
     decide_grant,
@@ -41,7 +40,7 @@ from registry.cassandra_rules import (
 )
 from registry.cassandra_schema import SchemaError, check_schema
 from registry.cassandra_settings import CassandraSettings
-from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write
+from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write, between
 
 T = TypeVar("T")
 

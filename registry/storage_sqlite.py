@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 from idtrace.errors import InputError, Reason
 from idtrace.record import RecordKind, Status
-from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write
+from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write, between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,9 @@ Ts = TypeVarTuple("Ts")
 
 # A second writer waits this long for the first one's batch (a few ms) before it gives up.
 BUSY_TIMEOUT_SECONDS: Final = 5.0
+# The switch of a new file to WAL takes a few ms; together as long as the time-out above.
+WAL_TRIES: Final = 250
+WAL_PAUSE_SECONDS: Final = 0.02
 # SQLite's default limit of 32,766 variables is not everywhere; 500 keys a statement is as fast.
 VARIABLES_MAX: Final = 500
 # More keys than this are read on the thread: so many keep the loop for 0.3 ms at most.
@@ -97,7 +101,7 @@ class SqliteStorage:
         connection = sqlite3.connect(
             self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
         )
-        connection.execute("PRAGMA journal_mode=WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
@@ -239,6 +243,20 @@ def _new_thread() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="sqlite")
 
 
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Two that open a new file at once both want to switch it; SQLite refuses one at once, whatever its time-out."""
+    for _ in range(WAL_TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+            time.sleep(WAL_PAUSE_SECONDS)
+        else:
+            return
+    connection.execute("PRAGMA journal_mode=WAL")
+
+
 def _apply(writer: sqlite3.Connection, write: Write, heads: dict[str, Head], used: set[tuple[str, str]]) -> Outcome:
     """Insert one write; ``heads`` and ``used`` are the transaction's view and grow with it."""
     head = heads.get(write.identifier)
@@ -246,7 +264,7 @@ def _apply(writer: sqlite3.Connection, write: Write, heads: dict[str, Head], use
         return Outcome.KEY_USED
     if (head.version if head else 0) != write.expected:
         return Outcome.CONFLICT
-    if any(_is_delegated(writer, prefix) for prefix in _between(write)):
+    if any(_is_delegated(writer, prefix) for prefix in between(write)):
         return Outcome.CONFLICT
     if any(_claimant(writer, claim) not in (None, write.identifier) for claim in write.claims):
         return Outcome.CLAIMED
@@ -306,13 +324,6 @@ def _claimant(connection: sqlite3.Connection, claim: Claim) -> str | None:
 def _claimants(connection: sqlite3.Connection, claims: Sequence[Claim]) -> dict[Claim, str]:
     found = ((claim, _claimant(connection, claim)) for claim in claims)
     return {claim: identifier for claim, identifier in found if identifier is not None}
-
-
-def _between(write: Write) -> list[str]:
-    """Prefixes on the way from the write's zone to its identifier; mostly none."""
-    labels = write.identifier.partition("/")[0].split(".")
-    depth = len(write.zone.split(".")) if write.zone else 0
-    return [".".join(labels[:n]) for n in range(depth + 1, len(labels) + 1)]
 
 
 def _is_delegated(connection: sqlite3.Connection, prefix: str) -> bool:

@@ -12,6 +12,7 @@ from idtrace import wire
 from idtrace.bundle import Bundle, Verdict
 from idtrace.chain import Anchor, Context, TrustedChain
 from idtrace.cli.client import connect
+from idtrace.cli.trust import trusted_chain
 from idtrace.errors import IdtraceError, Reason, VerificationError
 from idtrace.record import Record
 from idtrace.scan import scan
@@ -61,16 +62,9 @@ class Prover:
             raise VerificationError(Reason.ANSWER_CONTRADICTS_ITSELF, "the proof holds no record", field="bundle")
         chain = self._chains.get(bundle.delegations)
         if chain is None:
-            chain = self._chain(bundle.delegations)
+            chain = trusted_chain(bundle.delegations, self._anchor, self._now)
             self._chains[bundle.delegations] = chain
         chain.check_record(bundle.outcome, scan(text).identifier, Context.at(self._now))
-
-    def _chain(self, delegations: tuple[Signed, ...]) -> TrustedChain:
-        context = Context.at(self._now)
-        chain = TrustedChain.begin(self._anchor, delegations[0], context)
-        for signed in delegations[1:]:
-            chain = chain.extend(signed, context)
-        return chain
 
 
 def resolve_all(

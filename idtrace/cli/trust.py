@@ -38,11 +38,7 @@ def trusted_chain(delegations: Sequence[Signed], anchor: Anchor, now: int) -> Tr
     """
     if not delegations:
         raise VerificationError(Reason.CHAIN_EMPTY, "the node shows no delegation", field="chain")
-    context = Context.at(now)
-    chain = TrustedChain.begin(anchor, delegations[0], context)
-    for signed in delegations[1:]:
-        chain = chain.extend(signed, context)
-    return chain
+    return TrustedChain.whole(anchor, delegations, Context.at(now))
 
 
 def zone_of(node: Node, prefix: Prefix) -> Zone:

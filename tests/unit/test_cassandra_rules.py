@@ -17,7 +17,6 @@ from registry.cassandra_rules import (
     Row,
     Standing,
     View,
-    between,
     by_stem,
     decide,
     decide_grant,
@@ -27,7 +26,7 @@ from registry.cassandra_rules import (
     standing,
     stem,
 )
-from registry.storage import Claim, Grant, Head, Outcome, Write
+from registry.storage import Claim, Grant, Head, Outcome, Write, between
 
 SERIAL = Claim("88/c", "serial", b"d")
 HEAD = Head(1, b"h", RecordKind.ITEM, Status.ACTIVE, 7)
