@@ -10,6 +10,9 @@
 6. **Append-only.** A stored version, receipt or claim never changes and never goes away.
 7. **One owner.** A first delegation conflicts with identifiers that lie in its prefix, and a write conflicts with a
    delegation that lies between its zone and its identifier, whichever of the two comes second.
+8. **Told in order.** Every commit that changes a record or a grant has a sequence number, greater than all before it, in
+   this process or in another. :meth:`Storage.changes` tells commits in that order, each once and whole, none left out,
+   and none before its writes can be read. The numbers survive a restart.
 """
 
 from __future__ import annotations
@@ -96,6 +99,15 @@ class Grant:
     enrolments: tuple[bytes, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What one commit has changed: identifiers and prefixes, each with its latest version (a grant's delegation's)."""
+
+    sequence: int
+    identifiers: tuple[tuple[str, int], ...] = ()
+    prefixes: tuple[tuple[str, int], ...] = ()
+
+
 class Storage(Protocol):
     """A registry's store. Called from the event loop; reads may run beside one commit.
 
@@ -143,6 +155,18 @@ class Storage(Protocol):
 
     async def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
         """Replace the chain of one of the node's own zones, durably."""
+        ...
+
+    async def sequence(self) -> int:
+        """Number of the last commit whose writes can be read; 0 before the first."""
+        ...
+
+    async def changes(self, after: int, most: int) -> list[Change]:
+        """The commits after this number, the earliest first, at most so many of them.
+
+        Raises:
+            RefusedError: CHANGES_GONE where some of them are not kept any more, or where ``after`` is yet to come.
+        """
         ...
 
     async def reopen(self) -> None:

@@ -38,6 +38,7 @@ _BY_REASON: Final = {
     Reason.PREFIX_UNKNOWN: grpc.StatusCode.NOT_FOUND,
     Reason.NOT_AUTHORITATIVE: grpc.StatusCode.NOT_FOUND,
     Reason.WRITE_CONFLICT: grpc.StatusCode.ABORTED,
+    Reason.CHANGES_GONE: grpc.StatusCode.OUT_OF_RANGE,
 }
 _FAMILIES: Final[dict[str, type[IdtraceError]]] = {
     "INVALID_ARGUMENT": InputError,

@@ -554,3 +554,95 @@ class SetPrefixStatusResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetPrefixStatusResponse: _TypeAlias = SetPrefixStatusResponse  # noqa: Y015
+
+@_typing.final
+class WatchRequest(_message.Message):
+    """Where to begin to tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZONE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    zone: _builtins.str
+    """Zone, canonical text; empty for the root."""
+    after: _builtins.int
+    """Sequence number up to which the asker knows everything; absent: from now on."""
+    def __init__(
+        self,
+        *,
+        zone: _builtins.str = ...,
+        after: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after", b"_after", "after", b"after", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after: _TypeAlias = _typing.Literal["after"]  # noqa: Y015
+    _WhichOneofArgType__after: _TypeAlias = _typing.Literal["_after", b"_after"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after) -> _WhichOneofReturnType__after | None: ...
+
+Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
+
+@_typing.final
+class WatchResponse(_message.Message):
+    """What has changed, or a sign of life. The first one comes at once and says where the node stands."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    NEXT_WITHIN_MS_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Everything up to and including this number has been told with this message."""
+    next_within_ms: _builtins.int
+    """Within this time another message follows, milliseconds; who hears nothing for twice as long has lost the stream."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Change]:
+        """What has changed since the message before; nothing signed, so it is a reason to ask again and no more. At most 2,000."""
+
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        changes: _abc.Iterable[Global___Change] | None = ...,
+        next_within_ms: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "next_within_ms", b"next_within_ms", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class Change(_message.Message):
+    """One thing that is no longer what it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTIFIER_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    identifier: _builtins.str
+    """An identifier has a new version."""
+    prefix: _builtins.str
+    """A child zone's delegation or status is another, which concerns all that lies below."""
+    version: _builtins.int
+    """Latest version of the record or of the delegation; 0 where there is none."""
+    def __init__(
+        self,
+        *,
+        identifier: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identifier", b"identifier", "prefix", b"prefix", "subject", b"subject"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifier", b"identifier", "prefix", b"prefix", "subject", b"subject", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["identifier", "prefix"]  # noqa: Y015
+    _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
+
+Global___Change: _TypeAlias = Change  # noqa: Y015

@@ -75,6 +75,11 @@ class RegistryServiceStub:
                 request_serializer=idtrace_dot_v1_dot_registry__pb2.SetPrefixStatusRequest.SerializeToString,
                 response_deserializer=idtrace_dot_v1_dot_registry__pb2.SetPrefixStatusResponse.FromString,
                 _registered_method=True)
+        self.Watch = channel.unary_stream(
+                '/idtrace.v1.RegistryService/Watch',
+                request_serializer=idtrace_dot_v1_dot_registry__pb2.WatchRequest.SerializeToString,
+                response_deserializer=idtrace_dot_v1_dot_registry__pb2.WatchResponse.FromString,
+                _registered_method=True)
 
 
 class RegistryServiceServicer:
@@ -137,6 +142,15 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Watch(self, request, context):
+        """Tells what changes in a zone and below it, as far as this node answers for it, as soon as it is committed. Ends only
+        with the connection, or with an error: NOT_AUTHORITATIVE, CHANGES_GONE (this node cannot tell all that has changed
+        since then: forget the zone and begin anew), OVERLOADED. It needs no deadline.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RegistryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -179,6 +193,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.SetPrefixStatus,
                     request_deserializer=idtrace_dot_v1_dot_registry__pb2.SetPrefixStatusRequest.FromString,
                     response_serializer=idtrace_dot_v1_dot_registry__pb2.SetPrefixStatusResponse.SerializeToString,
+            ),
+            'Watch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Watch,
+                    request_deserializer=idtrace_dot_v1_dot_registry__pb2.WatchRequest.FromString,
+                    response_serializer=idtrace_dot_v1_dot_registry__pb2.WatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -398,6 +417,33 @@ class RegistryService:
             '/idtrace.v1.RegistryService/SetPrefixStatus',
             idtrace_dot_v1_dot_registry__pb2.SetPrefixStatusRequest.SerializeToString,
             idtrace_dot_v1_dot_registry__pb2.SetPrefixStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Watch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/idtrace.v1.RegistryService/Watch',
+            idtrace_dot_v1_dot_registry__pb2.WatchRequest.SerializeToString,
+            idtrace_dot_v1_dot_registry__pb2.WatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,11 @@ class RegistryServiceStub:
     """Tells how far a prefix has come."""
     SetPrefixStatus: _grpc.UnaryUnaryMultiCallable[_registry_pb2.SetPrefixStatusRequest, _registry_pb2.SetPrefixStatusResponse]
     """Moves a prefix to another status; the command is signed by the parent's zone key."""
+    Watch: _grpc.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]
+    """Tells what changes in a zone and below it, as far as this node answers for it, as soon as it is committed. Ends only
+    with the connection, or with an error: NOT_AUTHORITATIVE, CHANGES_GONE (this node cannot tell all that has changed
+    since then: forget the zone and begin anew), OVERLOADED. It needs no deadline.
+    """
 
 @_typing.type_check_only
 class RegistryServiceAsyncStub(RegistryServiceStub):
@@ -75,6 +80,11 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Tells how far a prefix has come."""
     SetPrefixStatus: _aio.UnaryUnaryMultiCallable[_registry_pb2.SetPrefixStatusRequest, _registry_pb2.SetPrefixStatusResponse]  # type: ignore[assignment]
     """Moves a prefix to another status; the command is signed by the parent's zone key."""
+    Watch: _aio.UnaryStreamMultiCallable[_registry_pb2.WatchRequest, _registry_pb2.WatchResponse]  # type: ignore[assignment]
+    """Tells what changes in a zone and below it, as far as this node answers for it, as soon as it is committed. Ends only
+    with the connection, or with an error: NOT_AUTHORITATIVE, CHANGES_GONE (this node cannot tell all that has changed
+    since then: forget the zone and begin anew), OVERLOADED. It needs no deadline.
+    """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Writes and reads of the zones that this node answers for."""
@@ -142,5 +152,16 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.SetPrefixStatusResponse, _abc.Awaitable[_registry_pb2.SetPrefixStatusResponse]]:
         """Moves a prefix to another status; the command is signed by the parent's zone key."""
+
+    @_abc_1.abstractmethod
+    def Watch(
+        self,
+        request: _registry_pb2.WatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_registry_pb2.WatchResponse], _abc.AsyncIterator[_registry_pb2.WatchResponse]]:
+        """Tells what changes in a zone and below it, as far as this node answers for it, as soon as it is committed. Ends only
+        with the connection, or with an error: NOT_AUTHORITATIVE, CHANGES_GONE (this node cannot tell all that has changed
+        since then: forget the zone and begin anew), OVERLOADED. It needs no deadline.
+        """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

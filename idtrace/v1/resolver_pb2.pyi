@@ -125,6 +125,7 @@ class ResolveResponse(_message.Message):
     AGE_MS_FIELD_NUMBER: _builtins.int
     TTL_MS_FIELD_NUMBER: _builtins.int
     UPSTREAM_CALLS_FIELD_NUMBER: _builtins.int
+    UNFOLLOWED_MS_FIELD_NUMBER: _builtins.int
     identifier: _builtins.str
     """Identifier that was resolved, canonical text."""
     verdict: Global___Verdict.ValueType
@@ -141,6 +142,10 @@ class ResolveResponse(_message.Message):
     """Time for which a client may keep the answer, milliseconds."""
     upstream_calls: _builtins.int
     """Calls to other nodes that this answer took."""
+    unfollowed_ms: _builtins.int
+    """Set where this resolver is not told of changes in some zone that the answer rests on: the time since it last knew of
+    all of them, milliseconds, at most age_ms. Such an answer may be out of date by that much; it is kept for seconds.
+    """
     @_builtins.property
     def bundle(self) -> _record_pb2.Bundle:
         """The proof, for FOUND, ABSENT and GONE; the caller can verify it against the root key alone."""
@@ -157,12 +162,15 @@ class ResolveResponse(_message.Message):
         age_ms: _builtins.int = ...,
         ttl_ms: _builtins.int = ...,
         upstream_calls: _builtins.int = ...,
+        unfollowed_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_unfollowed_ms", b"_unfollowed_ms", "bundle", b"bundle", "unfollowed_ms", b"unfollowed_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["age_ms", b"age_ms", "bundle", b"bundle", "detail", b"detail", "identifier", b"identifier", "reason", b"reason", "source", b"source", "ttl_ms", b"ttl_ms", "upstream_calls", b"upstream_calls", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unfollowed_ms", b"_unfollowed_ms", "age_ms", b"age_ms", "bundle", b"bundle", "detail", b"detail", "identifier", b"identifier", "reason", b"reason", "source", b"source", "ttl_ms", b"ttl_ms", "unfollowed_ms", b"unfollowed_ms", "upstream_calls", b"upstream_calls", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__unfollowed_ms: _TypeAlias = _typing.Literal["unfollowed_ms"]  # noqa: Y015
+    _WhichOneofArgType__unfollowed_ms: _TypeAlias = _typing.Literal["_unfollowed_ms", b"_unfollowed_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unfollowed_ms) -> _WhichOneofReturnType__unfollowed_ms | None: ...
 
 Global___ResolveResponse: _TypeAlias = ResolveResponse  # noqa: Y015
 
