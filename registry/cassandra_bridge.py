@@ -10,34 +10,37 @@ Source: docs.datastax.com/en/developer/python-driver, "Execution Profiles", and 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
 import threading
-from collections import deque
-from collections.abc import Coroutine, Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Coroutine, Iterable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from cassandra import (
-    AuthenticationFailed,
-    ConsistencyLevel,
-    RequestValidationException,
-    UnresolvableContactPoints,
-    UnsupportedOperation,
-)
+from cassandra import ConsistencyLevel
 from cassandra.auth import PlainTextAuthProvider
-from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable, ResponseFuture, Session
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, ResponseFuture, Session
 from cassandra.policies import (
     ConstantSpeculativeExecutionPolicy,
     DCAwareRoundRobinPolicy,
+    ExponentialReconnectionPolicy,
     FallthroughRetryPolicy,
     NoSpeculativeExecutionPolicy,
     TokenAwarePolicy,
 )
 from cassandra.query import BatchStatement, BatchType, named_tuple_factory
 
+from idtrace.errors import BusyError, InputError, Reason
+from registry.cassandra_errors import DRIVER, PERMANENT, NoAnswerError, not_answered, not_connected
 from registry.cassandra_settings import CassandraSettings
 
+T = TypeVar("T")
+
+# The driver writes tracebacks to its own log, and with nobody there to take them they reach the terminal. Whatever
+# matters of them is in the errors that it raises.
+logging.getLogger("cassandra").addHandler(logging.NullHandler())
 # More in flight makes no statement faster on two cores and every statement later (facts: 8 to 10k inserts/s at 128).
 IN_FLIGHT_MAX: Final = 128
 # Three answers missed in a row are no accident; each try waits up to the request timeout.
@@ -45,18 +48,23 @@ TRIES: Final = 3
 _PAUSE_SECONDS: Final = 0.05
 # A second replica is asked when the first has not answered a read or plain write for this long: some 10 times the p99.
 SPECULATIVE_SECONDS: Final = 0.3
-# A node that stands still is noticed after at most twice this; the driver's own 30 s would hold every batch as long.
-HEARTBEAT_SECONDS: Final = 2.0
+# A node that stands still is asked after two of these at most, and left alone once it has not answered for the time
+# that stands below; until then every batch that needs it waits. The driver's own 30 s would hold each for as long.
+HEARTBEAT_SECONDS: Final = 1.0
+# Longer than a node's pause to collect garbage, which must not close its connections.
+HEARTBEAT_TIMEOUT_SECONDS: Final = 1.5
 # Rows of one page: receipts and heads of a stem fit into one; grants of 20 KB each stay below 2 MB.
 PAGE_ROWS: Final = 100
-# What a start without a ring raises.
-NO_CONNECTION: Final = (NoHostAvailable, UnresolvableContactPoints, AuthenticationFailed)
-# What no repetition mends.
-PERMANENT: Final = (RequestValidationException, AuthenticationFailed, UnsupportedOperation)
-
-
-class NoAnswerError(Exception):
-    """The driver has told nothing within its time and ours."""
+# A connection is greeted, encrypted and let in by a password (slow on purpose: bcrypt) before its first statement, and
+# no batch waits for it. At the start each contact point that stays silent costs as much.
+CONNECT_SECONDS: Final = 5.0
+# A node that has come back is tried again after this at most; the driver's own policy waits up to ten minutes, and
+# after 64 tries for ever.
+RECONNECT_SECONDS: Final = 5.0
+# A password is a line; what is longer is another file.
+PASSWORD_BYTES_MAX: Final = 1_024
+# What a start without a ring raises: see :func:`registry.cassandra_errors.not_connected`.
+NO_CONNECTION: Final = (BusyError, InputError)
 
 
 class Bridge:
@@ -74,25 +82,28 @@ class Bridge:
 
     @classmethod
     async def connect(cls, settings: CassandraSettings) -> Bridge:
-        """Connect to the ring; the driver's blocking start runs on a thread."""
-        cluster = Cluster(
-            list(settings.contact_points),
-            port=settings.port,
-            protocol_version=5,
-            execution_profiles=_profiles(settings),
-            auth_provider=_credentials(settings),
-            ssl_context=_tls(settings),
-            idle_heartbeat_interval=HEARTBEAT_SECONDS,
-            idle_heartbeat_timeout=HEARTBEAT_SECONDS,
-            connect_timeout=settings.request_timeout_seconds,
-        )
+        """Connect to the ring; the driver's blocking start runs on a thread.
+
+        Raises:
+            InputError: a setting is wrong; the field says which.
+            BusyError: NO_ANSWER where nobody answers.
+        """
+        cluster = await asyncio.to_thread(_cluster, settings)
         try:
             session = await asyncio.to_thread(cluster.connect)
+        except DRIVER as error:
+            found = {host.datacenter for host in cluster.metadata.all_hosts() if host.datacenter}
+            await asyncio.to_thread(cluster.shutdown)
+            raise not_connected(error, settings, found) from None
         except BaseException:
             await asyncio.to_thread(cluster.shutdown)
             raise
         session.default_fetch_size = PAGE_ROWS
         return cls(cluster, session, settings)
+
+    def nodes(self) -> Counter[str]:
+        """How many nodes each data centre of the ring has, up or down."""
+        return Counter(host.datacenter for host in self._cluster.metadata.all_hosts())
 
     async def use(self, keyspace: str) -> None:
         """Let names of tables that stand alone mean those of a keyspace."""
@@ -127,7 +138,8 @@ class Bridge:
 
     async def once(self, statement: Any, values: Sequence[object] = (), *, profile: str) -> list[Any]:
         """Rows of a statement that is sent exactly once."""
-        async with self._in_flight:
+        await self._turn()
+        try:
             answer: asyncio.Future[list[Any]] = self._loop.create_future()
             future = self.session.execute_async(statement, values or None, execution_profile=profile)
             rows: list[Any] = []
@@ -135,10 +147,22 @@ class Bridge:
                 partial(self._page, answer, future, rows),
                 lambda error: self._answered(answer, None, error),
             )
-            try:
-                return await asyncio.wait_for(answer, self._timeout + 0.5)
-            except TimeoutError:
-                raise NoAnswerError("no answer within the request timeout") from None
+            # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the answer, and whoever
+            # closes a store would wait for ever for a task that goes on.
+            async with asyncio.timeout(self._timeout + 0.5):
+                return await answer
+        except TimeoutError:
+            raise NoAnswerError("no answer within the request timeout") from None
+        finally:
+            self._in_flight.release()
+
+    async def _turn(self) -> None:
+        """Become one of those in flight; waited for no longer than an answer is."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._in_flight.acquire()
+        except TimeoutError:
+            raise NoAnswerError(f"{IN_FLIGHT_MAX} statements before this one have no answer yet") from None
 
     def _page(
         self, answer: asyncio.Future[list[Any]], future: ResponseFuture, rows: list[Any], page: list[Any] | None
@@ -210,6 +234,47 @@ async def each(work: Iterable[Coroutine[Any, Any, Any]], workers: int = IN_FLIGH
     return results
 
 
+async def told(work: Awaitable[T]) -> T:
+    """What a read tells, or a write that decides nothing.
+
+    Raises:
+        BusyError: NO_ANSWER.
+        Exception: the driver's, where no repetition mends it.
+    """
+    try:
+        return await work
+    except PERMANENT:
+        raise
+    except DRIVER as error:
+        raise not_answered(error) from error
+
+
+def _cluster(settings: CassandraSettings) -> Cluster:
+    """The driver's cluster, not yet connected; reads files and resolves names.
+
+    Raises:
+        InputError: the password, or a file for TLS, is not there or cannot be used.
+        BusyError: none of the contact points' names has an address.
+    """
+    try:
+        return Cluster(
+            list(settings.contact_points),
+            port=settings.port,
+            protocol_version=5,
+            execution_profiles=_profiles(settings),
+            auth_provider=_credentials(settings),
+            ssl_context=_tls(settings),
+            ssl_options={"server_hostname": settings.tls_server_name} if settings.tls_server_name else None,
+            reconnection_policy=ExponentialReconnectionPolicy(_PAUSE_SECONDS, RECONNECT_SECONDS, max_attempts=None),
+            idle_heartbeat_interval=HEARTBEAT_SECONDS,
+            idle_heartbeat_timeout=HEARTBEAT_TIMEOUT_SECONDS,
+            connect_timeout=CONNECT_SECONDS,
+            control_connection_timeout=CONNECT_SECONDS,
+        )
+    except DRIVER as error:
+        raise not_connected(error, settings) from None
+
+
 def _profiles(settings: CassandraSettings) -> dict[object, ExecutionProfile]:
     """What is sent, to whom first, and what counts as done.
 
@@ -244,17 +309,53 @@ def _profiles(settings: CassandraSettings) -> dict[object, ExecutionProfile]:
 
 
 def _credentials(settings: CassandraSettings) -> PlainTextAuthProvider | None:
-    if not settings.username:
-        return None
-    return PlainTextAuthProvider(settings.username, os.environ.get(settings.password_env, ""))
+    return PlainTextAuthProvider(settings.username, _password(settings)) if settings.username else None
+
+
+def _password(settings: CassandraSettings) -> str:
+    """From the environment, or the first line of a file; no message holds any of it."""
+    if settings.password_file is None:
+        password = os.environ.get(settings.password_env, "")
+        if not password:
+            raise _unusable("password_env", f"names {settings.password_env}, which the environment does not hold")
+        return password
+    try:
+        with settings.password_file.open("rb") as file:
+            data = file.read(PASSWORD_BYTES_MAX + 1)
+    except OSError as error:
+        raise _unusable("password_file", f"cannot be read: {error.strerror}") from None
+    lines = data.splitlines()
+    if len(data) > PASSWORD_BYTES_MAX or len(lines) != 1 or not lines[0]:
+        rule = f"is not a file of one line of at most {PASSWORD_BYTES_MAX} bytes"
+        raise _unusable("password_file", rule)
+    try:
+        return lines[0].decode("utf-8")
+    except UnicodeDecodeError:
+        raise _unusable("password_file", "is not UTF-8") from None
 
 
 def _tls(settings: CassandraSettings) -> ssl.SSLContext | None:
+    """Trust in one authority; the name in a node's certificate is compared (see ``tls_server_name``)."""
     if settings.tls_ca is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.tls_ca)
-    context.check_hostname = False  # the ring announces addresses; what is signed by the ring's own authority is ours
+    try:
+        context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=settings.tls_ca)
+    except OSError as error:  # ssl.SSLError is one
+        raise _unusable("tls_ca", f"is not a readable file of certificates in PEM: {error.strerror}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if settings.tls_cert is not None:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        try:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_passphrase)
+        except OSError as error:
+            rule = f"and tls_key are not a certificate and its key, readable, in PEM and unencrypted: {error.strerror}"
+            raise _unusable("tls_cert", rule) from None
     return context
+
+
+def _no_passphrase() -> str:
+    """OpenSSL would ask at the terminal, and a node has none."""
+    return ""
+
+
+def _unusable(name: str, rule: str) -> InputError:
+    return InputError(Reason.FIELD_MALFORMED, f"setting storage.{name} {rule}", field=f"storage.{name}")

@@ -4,9 +4,13 @@
 2. **Swap: the commit point.** A lightweight transaction moves the head from n to n + 1 and names the batch, if the head
    is still at n. An answer that is lost is asked after by a serial read; the same swap may be sent again, since it
    names the same batch. Where later batches have come, the history tells which was n + 1.
-3. **Apply.** Rows are written at the time n + 1, then the heads and the history, then how far has been applied. Whoever
-   comes next and finds a batch that is not applied applies it first, so that nobody decides on half a batch.
-4. **Drop.** The staged bytes go away with the next batch, or at the next start.
+3. **Apply.** Rows are written at the time n + 1, then the heads, the history and what has changed, then how far has
+   been applied: whoever hears of a change can read it. Whoever comes next and finds a batch that is not applied applies
+   it first, so that nobody decides on half a batch.
+4. **Drop.** The staged bytes go away with the next batch, or at the next start. What a writer has staged is announced
+   in a row of its own, so that a sweep finds what it left behind if it dies: once the head has passed the place that a
+   batch was for, its bytes are waste, whether it won or lost and whether its writer lives. No clock is asked, and no
+   bytes expire: of a batch that is committed and not applied they are the only copy, however long all nodes are down.
 
 The head is never written plainly, and no other row by a lightweight transaction (CASSANDRA-13767). Servers should run
 ``paxos_variant: v2`` (two round trips a swap instead of four).
@@ -22,8 +26,10 @@ from typing import Any, Final
 import structlog
 
 from registry.cassandra_batch import Batch, StagedBatchError, chunks, pack, unpack
-from registry.cassandra_bridge import PERMANENT, Bridge, each, one_partition
-from registry.cassandra_rules import BATCHES_PER_BUCKET, Row, Standing, partitions, rows, standing
+from registry.cassandra_bridge import Bridge, each, one_partition, told
+from registry.cassandra_errors import PERMANENT
+from registry.cassandra_rules import BATCHES_PER_BUCKET, Row, Standing, change_bucket, partitions, rows, standing
+from registry.storage import pack_subjects
 
 log = structlog.get_logger()
 
@@ -41,9 +47,15 @@ STATEMENTS: Final = {
     "apply": "INSERT INTO ledger_applied (ledger, seq) VALUES (?, ?) USING TIMESTAMP ?",
     "history": "SELECT batch_id FROM ledger_history WHERE ledger = ? AND bucket = ? AND seq = ?",
     "remember": "INSERT INTO ledger_history (ledger, bucket, seq, batch_id) VALUES (?, ?, ?, ?) USING TIMESTAMP ?",
+    "tell": "INSERT INTO change (ledger, bucket, seq, subjects) VALUES (?, ?, ?, ?) USING TIMESTAMP ?",
     "stage": "INSERT INTO staged (ledger, batch_id, chunk, data) VALUES (?, ?, ?, ?) USING TIMESTAMP 1",
     "staged": "SELECT data FROM staged WHERE ledger = ? AND batch_id = ? AND chunk = ?",
     "unstage": "DELETE FROM staged USING TIMESTAMP 2 WHERE ledger = ? AND batch_id = ? AND chunk = ?",
+    # Written and deleted at the time that the batch would have: a writer's next row outlives the end of its last one.
+    "announce": "INSERT INTO staging (ledger, writer, after, batch_id, chunks) VALUES (?, ?, ?, ?, ?)"
+    " USING TIMESTAMP ?",
+    "announced": "SELECT writer, after, batch_id, chunks FROM staging WHERE ledger = ? LIMIT 100",
+    "forget": "DELETE FROM staging USING TIMESTAMP ? WHERE ledger = ? AND writer = ?",
 }
 COLUMNS: Final = {
     "version": "ledger, stem, bucket, identifier, version, record",
@@ -80,6 +92,7 @@ class Ledger:
         self._prepared = prepared
         self._settle_seconds = settle_seconds
         self._done: list[tuple[uuid.UUID, int]] = []  # staged, and not needed any more
+        self._writer = uuid.uuid4()  # another one after each batch whose end is not known: its row is for the sweep
 
     async def settle(self) -> int:
         """The number of the last batch, once it is applied by whomever; how every start and every retry begins."""
@@ -101,6 +114,20 @@ class Ledger:
         self._done.append((batch_id, count))
         return seq
 
+    async def behind(self, settled: int) -> tuple[int, bool]:
+        """The number of the last batch, and whether it is not applied yet; ``settled`` is known to be."""
+        seq, _, _ = await self._head()
+        return seq, seq > settled and await self._applied() < seq
+
+    async def sweep(self, settled: int) -> int:
+        """Delete what writers have left behind that was for a place up to ``settled``, and tell how much it was."""
+        found = await self._bridge.run(self._prepared["announced"], (self.name,))
+        left = [row for row in found if row.after < settled and row.writer != self._writer]
+        for row in left:
+            if await self._drop(row.batch_id, row.chunks):
+                await self._bridge.run(self._prepared["forget"], (row.after + 1, self.name, row.writer))
+        return len(left)
+
     async def unchanged(self, seq: int) -> bool:
         """Whether this batch still is the last one."""
         return (await self._head())[0] == seq
@@ -109,21 +136,28 @@ class Ledger:
         """Make a batch the one after ``after``, and apply it; False if another one has come first.
 
         Raises:
+            BusyError: NO_ANSWER before the swap was sent.
             SwapUnknownError: nobody answered in time.
             Exception: the driver's; the batch may have become true.
         """
         pieces = chunks(pack(batch))
         batch_id = uuid.uuid4()
         done, self._done = self._done, []
-        await each(
-            [
+        announced = (self.name, self._writer, after, batch_id, len(pieces), after + 1)
+        try:
+            staging = [
+                self._bridge.run(self._prepared["announce"], announced),
                 *(self._stage(batch_id, number, data) for number, data in enumerate(pieces)),
                 *(self._drop(old, count) for old, count in done),
             ]
-        )
-        won = await self._swap(after, batch_id, len(pieces))
-        if won:
-            await self.apply(after + 1, batch_id, batch)
+            await told(each(staging))
+            won = await self._swap(after, batch_id, len(pieces))
+            if won:
+                await self.apply(after + 1, batch_id, batch)
+        except BaseException:
+            self._done += done
+            self._writer = uuid.uuid4()
+            raise
         self._done.append((batch_id, len(pieces)))
         return won
 
@@ -133,7 +167,9 @@ class Ledger:
         await each(self._write(group, seq) for group in partitions(first))
         place = (self.name, seq // BATCHES_PER_BUCKET, seq, batch_id, seq)
         remember = self._bridge.run(self._prepared["remember"], place)
-        await each([remember, *(self._write(group, seq) for group in partitions(second))])
+        subjects = pack_subjects(batch.writes, (granted.grant for granted in batch.grants))
+        tell = self._bridge.run(self._prepared["tell"], (self.name, change_bucket(seq), seq, subjects, seq))
+        await each([remember, tell, *(self._write(group, seq) for group in partitions(second))])
         await self._bridge.run(self._prepared["apply"], (self.name, seq, seq))
 
     async def _write(self, group: list[Row], seq: int) -> None:
@@ -210,14 +246,16 @@ class Ledger:
     async def _stage(self, batch_id: uuid.UUID, number: int, data: bytes) -> None:
         await self._bridge.run(self._prepared["stage"], (self.name, batch_id, number, data))
 
-    async def _drop(self, batch_id: uuid.UUID, count: int) -> None:
-        """Where it fails the bytes stay, and nobody ever looks for them."""
-        for number in range(count):
-            try:
-                await self._bridge.run(self._prepared["unstage"], (self.name, batch_id, number))
-            except Exception as error:  # noqa: BLE001 - the batch is applied or lost; its bytes are waste
-                log.warning("staged bytes stay behind", ledger=self.name, batch=str(batch_id), error=str(error))
-                return
+    async def _drop(self, batch_id: uuid.UUID, count: int) -> bool:
+        """Whether the bytes are gone; where they are not, nobody looks for them but a sweep."""
+        try:
+            await each(
+                self._bridge.run(self._prepared["unstage"], (self.name, batch_id, number)) for number in range(count)
+            )
+        except Exception as error:  # noqa: BLE001 - the batch is applied or lost; its bytes are waste
+            log.warning("staged bytes stay behind", ledger=self.name, batch=str(batch_id), error=type(error).__name__)
+            return False
+        return True
 
 
 def _within(deadline: float, error: Exception | None = None) -> None:

@@ -31,6 +31,9 @@ ROWS_PER_STATEMENT: Final = 50
 STATEMENT_BYTES: Final = 262_144
 # Batches of one ledger in one partition of its history.
 BATCHES_PER_BUCKET: Final = 10_000
+# Batches in one partition of what is told to those who watch: 4 MB of full batches of 2,000 serials, 33 MB where each
+# identifier has the longest name there is.
+CHANGES_PER_BUCKET: Final = 64
 # At most 10,000 applications wait (registry/grants.py), of a few KB each: about 1 MB a bucket.
 GRANT_BUCKETS: Final = 64
 _STEM_BYTES: Final = 2
@@ -95,6 +98,11 @@ def version_bucket(identifier: str, version: int) -> tuple[bytes, int]:
 def grant_bucket(prefix: str) -> int:
     """Which part of the grants a prefix lies in."""
     return crc32(prefix.encode()) % GRANT_BUCKETS
+
+
+def change_bucket(seq: int) -> int:
+    """Where it lies what batch ``seq`` has changed."""
+    return seq // CHANGES_PER_BUCKET
 
 
 def decide(writes: Sequence[Write], view: View) -> list[Outcome]:

@@ -15,7 +15,8 @@ from idtrace.serving.settings import Settings
 REQUEST_TIMEOUT_SECONDS: Final = 2.0
 # How long a lost answer is asked after. A node that dies is noticed within two heartbeats; after that nobody answers.
 SETTLE_SECONDS: Final = 15.0
-CONTACT_POINTS_MAX: Final = 16
+# They are tried one after the other, each for five seconds: a start where two or three are silent ends within 15.
+CONTACT_POINTS_MAX: Final = 5
 # Keyspaces and data centres as Cassandra takes them unquoted; they are put into statements that take no parameters.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,47}")
 _DATACENTER: Final = re.compile(r"[A-Za-z0-9_.-]{1,48}")
@@ -39,8 +40,11 @@ class CassandraSettings:
             them, are in ``datacenter``. Never change it while nodes run: a mixture breaks what the swap promises.
         consistency: QUORUM with SERIAL, LOCAL_QUORUM with LOCAL_SERIAL, nothing else. With SERIAL and LOCAL_QUORUM a
             writer elsewhere would see the head move and not the rows that the move stands for.
-        username, password_env: of a role that may read and modify the keyspace; the password is in the environment.
+        username, password_env, password_file: of a role that may read and modify the keyspace; the password is in a
+            variable of the environment or in a file, never here.
         tls_ca, tls_cert, tls_key: paths of PEM files; the authority turns TLS on, the others name this node.
+        tls_server_name: a name that the certificates of all nodes bear. Without it each has to bear the address that
+            the ring announces for its node.
         request_timeout_seconds: for one request; a lost answer is asked after for ``settle_seconds``.
     """
 
@@ -54,9 +58,11 @@ class CassandraSettings:
     serial_consistency: str
     username: str
     password_env: str
+    password_file: Path | None
     tls_ca: Path | None
     tls_cert: Path | None
     tls_key: Path | None
+    tls_server_name: str
     request_timeout_seconds: float
     settle_seconds: float
 
@@ -69,7 +75,8 @@ class CassandraSettings:
         """
         replication = _replication(mapping.get("replication", {"datacenter1": 3}))
         settings = Settings({k: v for k, v in mapping.items() if k != "replication"}, base, table="storage")
-        tls = [base / text if (text := settings.text(name, "")) else None for name in ("tls_ca", "tls_cert", "tls_key")]
+        names = ("tls_ca", "tls_cert", "tls_key", "password_file")
+        files = [base / text if (text := settings.text(name, "")) else None for name in names]
         serial = settings.text("serial_consistency", "SERIAL")
         parsed = cls(
             contact_points=settings.texts("contact_points", least=1, most=CONTACT_POINTS_MAX),
@@ -82,9 +89,11 @@ class CassandraSettings:
             serial_consistency=serial,
             username=settings.text("username", ""),
             password_env=settings.text("password_env", ""),
-            tls_ca=tls[0],
-            tls_cert=tls[1],
-            tls_key=tls[2],
+            password_file=files[3],
+            tls_ca=files[0],
+            tls_cert=files[1],
+            tls_key=files[2],
+            tls_server_name=settings.text("tls_server_name", ""),
             request_timeout_seconds=settings.seconds(
                 "request_timeout_seconds", REQUEST_TIMEOUT_SECONDS, least=0.05, most=10.0
             ),
@@ -108,8 +117,12 @@ def _check(settings: CassandraSettings) -> None:
         raise _malformed("consistency", rule)
     if bool(settings.tls_cert) != bool(settings.tls_key) or (settings.tls_cert and not settings.tls_ca):
         raise _malformed("tls_cert", "stands with tls_key and tls_ca or not at all")
-    if bool(settings.username) != bool(settings.password_env):
-        raise _malformed("password_env", "stands with username or not at all")
+    if settings.tls_server_name and not settings.tls_ca:
+        raise _malformed("tls_server_name", "stands with tls_ca or not at all")
+    if bool(settings.username) != bool(settings.password_env or settings.password_file):
+        raise _malformed("password_env", "or password_file stands with username or not at all")
+    if settings.password_env and settings.password_file:
+        raise _malformed("password_file", "stands instead of password_env, not beside it")
 
 
 def _replication(value: object) -> Mapping[str, int]:

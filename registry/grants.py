@@ -37,7 +37,15 @@ APPLICATIONS_MAX: Final = 10_000
 class Grants:
     """The parent's side of a prefix's life. Owned by the event loop's thread."""
 
-    def __init__(self, storage: Storage, authority: Authority, node_key_id: str, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        authority: Authority,
+        node_key_id: str,
+        clock: Callable[[], int],
+        on_commit: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._on_commit = on_commit  # called when a change may be in the store
         self._node_key_id = node_key_id
         self._storage = storage
         self._authority = authority
@@ -54,6 +62,18 @@ class Grants:
             if Prefix.parse(zone) in self._authority.wanted:
                 self._authority.adopt(Prefix.parse(zone), tuple(Link.read(wire.signed_from_bytes(x)) for x in links))
         await self._catch_up()
+
+    async def catch_up(self, prefixes: Sequence[str] | None) -> None:
+        """Take over what the store holds of these prefixes (None: of all), by whichever node it was changed.
+
+        A change of this node's own that is under way comes first: after it memory knows what the store has told.
+        """
+        async with self._one_at_a_time:
+            if prefixes is None or self._behind:
+                await self._catch_up()
+            else:
+                for grant in await self._storage.grants(prefixes):
+                    self._take_over(grant)
 
     async def _catch_up(self) -> None:
         for grant in await self._storage.grants():
@@ -77,7 +97,10 @@ class Grants:
         return await asyncio.shield(task)
 
     def _take_over(self, grant: Grant) -> None:
-        self._grants[Prefix.parse(grant.prefix)] = grant
+        prefix = Prefix.parse(grant.prefix)
+        if self._grants.get(prefix) == grant:
+            return  # chains that were verified below it stay so
+        self._grants[prefix] = grant
         if grant.delegation:
             link = Link.read(wire.signed_from_bytes(grant.delegation))
             self._authority.hand_out(Child(link, PrefixStatus(grant.status)))
@@ -259,3 +282,5 @@ class Grants:
             self._behind = True
             detail = f"the change may or may not be durable ({type(error).__name__}); repeat it with the same key"
             raise OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, detail) from error
+        finally:
+            self._on_commit()

@@ -71,7 +71,14 @@ class _Stored:
 class Sequencer:
     """Owns the right to commit. One a store; two on one store are safe and slow (CONFLICT)."""
 
-    def __init__(self, storage: Storage, signer: Signer, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        signer: Signer,
+        clock: Callable[[], int],
+        on_commit: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._on_commit = on_commit  # called when a batch may be in the store
         self._storage = storage
         self._signer = signer
         self._clock = clock
@@ -111,6 +118,9 @@ class Sequencer:
             proposals = [waiting.proposals[position] for waiting, position in taken]
             try:
                 results = await self._commit(proposals)
+            except BusyError as error:  # the store knows that nothing was written
+                self._reopen = True
+                results = [error] * len(proposals)
             except Exception as error:  # whatever the engine raises: the outcome is unknown
                 log.exception("commit failed", batch=len(proposals))
                 self._reopen = True
@@ -155,12 +165,18 @@ class Sequencer:
             loop = asyncio.get_running_loop()
             decided = await loop.run_in_executor(self._thread, _decide_all, proposals, stored, now, self._signer)
         writes = [decision for decision in decided if isinstance(decision, Write)]
-        outcomes = await self._storage.commit(writes) if writes else []
+        outcomes = await self._committed(writes) if writes else []
         answers = iter(await self._answers(writes, outcomes))
         self.batches += 1
         final = [next(answers) if isinstance(decision, Write) else decision for decision in decided]
         self.committed += sum(isinstance(result, bytes) for result in final)
         return final
+
+    async def _committed(self, writes: Sequence[Write]) -> list[Outcome]:
+        try:
+            return await self._storage.commit(writes)
+        finally:
+            self._on_commit()
 
     async def _read(self, proposals: Sequence[Proposal]) -> _Stored:
         heads = await self._storage.heads([str(p.body.identifier) for p in proposals])

@@ -21,12 +21,12 @@ from idtrace.serving.settings import Settings
 from idtrace.v1 import delegation_pb2_grpc, registry_pb2_grpc
 from registry.adoption import Adoption
 from registry.authority import Authority
+from registry.changes import Changes
 from registry.config import RegistryConfig
 from registry.grants import Grants
 from registry.sequencer import Sequencer
 from registry.service import DelegationService, RegistryService
 from registry.storage import Storage
-from registry.storage_cassandra import open_cassandra
 from registry.storage_sqlite import SqliteStorage
 
 SERVICES: Final = ("idtrace.v1.RegistryService", "idtrace.v1.DelegationService")
@@ -49,6 +49,10 @@ async def open_storage(config: RegistryConfig) -> Storage:
             config.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # restricted values lie in it
             return SqliteStorage(config.data / "registry.sqlite3")
         case "cassandra":
+            from registry.storage_cassandra import (  # noqa: PLC0415 - its driver would cost every other node 150 ms
+                open_cassandra,
+            )
+
             return await open_cassandra(config.storage.settings, config.storage.base)
         case engine:
             detail = f"there is no engine {engine!r}; the engines are: sqlite, cassandra"
@@ -84,11 +88,20 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
     with _locked(config.data / "lock"):
         storage = await open_storage(config)
         authority = Authority(anchor, config.zones)
-        grants = Grants(storage, authority, signer.public_key.key_id, wall_clock)
+        news = asyncio.Event()
+        grants = Grants(storage, authority, signer.public_key.key_id, wall_clock, news.set)
+        changes = Changes(storage, authority, grants, news)
+        await changes.begin()
         await grants.load()
-        sequencer = Sequencer(storage, signer, wall_clock)
+        sequencer = Sequencer(storage, signer, wall_clock, news.set)
         registry = RegistryService(
-            storage=storage, authority=authority, sequencer=sequencer, grants=grants, signer=signer, clock=wall_clock
+            storage=storage,
+            authority=authority,
+            sequencer=sequencer,
+            grants=grants,
+            changes=changes,
+            signer=signer,
+            clock=wall_clock,
         )
 
         def add_services(server: grpc.aio.Server) -> None:
@@ -102,14 +115,18 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
             ),
             name="adoption",
         )
-        # Without a sequencer nothing can be committed: the node ends, and its supervisor starts it anew.
-        committing.add_done_callback(lambda _: stop.set())
+        telling = asyncio.create_task(changes.run(), name="changes")
+        # Without a sequencer nothing can be committed, and without the other nothing is told: the node ends, and its
+        # supervisor starts it anew.
+        for vital in (committing, telling):
+            vital.add_done_callback(lambda _: stop.set())
         try:
             await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
         finally:
-            adopting.cancel()
-            with suppress(asyncio.CancelledError):
-                await adopting
+            for endless in (adopting, telling):
+                endless.cancel()
+                with suppress(asyncio.CancelledError):
+                    await endless
             sequencer.close()
             await committing
             await storage.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from functools import lru_cache
 from typing import Any, Final
 
 from idtrace import wire
@@ -21,11 +23,12 @@ from idtrace.v1 import record_pb2 as pb
 from idtrace.v1.delegation_pb2_grpc import DelegationServiceServicer
 from registry.admission import Intent, Proposal
 from registry.authority import Authority
+from registry.changes import NEXT_WITHIN_MS, Changes
 from registry.delegating import ENROLMENTS_MAX, Step
 from registry.grants import APPLICATION_KEYS_MAX, Grants
 from registry.intake import request_hash, take
 from registry.sequencer import BATCH_MAX, Result, Sequencer
-from registry.storage import Grant, Storage
+from registry.storage import Change, Grant, Storage
 
 # Signatures are checked this many at a time between looks at the loop, so a batch delays a reader by ~4 ms at most.
 CHECKED_AT_ONCE: Final = 16
@@ -44,6 +47,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         authority: Authority,
         sequencer: Sequencer,
         grants: Grants,
+        changes: Changes,
         signer: Signer,
         clock: Callable[[], int],
     ) -> None:
@@ -51,6 +55,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self._authority = authority
         self._sequencer = sequencer
         self._grants = grants
+        self._changes = changes
         self._signer = signer
         self._clock = clock
 
@@ -191,6 +196,16 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         grant = await self._grants.move(request.idempotency_key, command)
         return registry_pb2.SetPrefixStatusResponse(status=_status_pb(grant.prefix, grant))
 
+    async def Watch(
+        self, request: registry_pb2.WatchRequest, context: Context
+    ) -> AsyncGenerator[registry_pb2.WatchResponse]:
+        """Tell what changes in a zone and below it."""
+        zone = Prefix.parse_canonical(request.zone, field="zone")
+        after = request.after if request.HasField("after") else None
+        async with aclosing(self._changes.watch(zone, after)) as told:
+            async for change in told:
+                yield _told_pb(change)
+
 
 class DelegationService(DelegationServiceServicer):
     """Delegations that this node's zones hand out, and its own."""
@@ -244,6 +259,13 @@ def public_part(record: Record) -> Record:
     body = RecordBody.parse(record.signed.payload)
     public = {digest.index for digest in body.values if digest.permission is Permission.PUBLIC}
     return Record(record.signed, tuple(value for value in record.values if value.index in public))
+
+
+@lru_cache(maxsize=16)  # those who watch one zone are told the same; 16 full parts are a few MB
+def _told_pb(told: Change) -> registry_pb2.WatchResponse:
+    changes = [registry_pb2.Change(prefix=name, version=version) for name, version in told.prefixes]
+    changes += [registry_pb2.Change(identifier=name, version=version) for name, version in told.identifiers]
+    return registry_pb2.WatchResponse(sequence=told.sequence, changes=changes, next_within_ms=NEXT_WITHIN_MS)
 
 
 def _batch_result(result: Result) -> registry_pb2.RegisterBatchResult:

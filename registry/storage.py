@@ -10,18 +10,20 @@
 6. **Append-only.** A stored version, receipt or claim never changes and never goes away.
 7. **One owner.** A first delegation conflicts with identifiers that lie in its prefix, and a write conflicts with a
    delegation that lies between its zone and its identifier, whichever of the two comes second.
-8. **Told in order.** Every commit that changes a record or a grant has a sequence number, greater than all before it, in
-   this process or in another. :meth:`Storage.changes` tells commits in that order, each once and whole, none left out,
-   and none before its writes can be read. The numbers survive a restart.
+8. **Told in order.** Every commit that changes a record or a grant has a sequence number, greater than all before it,
+   in this process or in another. :meth:`Storage.changes` tells commits in that order, each once and whole, none left
+   out, and none before its writes can be read. The numbers survive a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from idtrace.errors import Reason, RefusedError
 from idtrace.record import RecordKind, Status
 
 
@@ -108,6 +110,37 @@ class Change:
     prefixes: tuple[tuple[str, int], ...] = ()
 
 
+def pack_subjects(writes: Iterable[Write], grants: Iterable[Grant] = ()) -> bytes:
+    """What a commit of these changes, in the form in which every engine keeps it.
+
+    UTF-8 JSON, ``[[[identifier, version], …], [[prefix, version], …]]``; of what comes twice the last version counts.
+    """
+    identifiers = {write.identifier: write.head.version for write in writes}
+    prefixes = {grant.prefix: grant.version for grant in grants}
+    text = json.dumps([[*identifiers.items()], [*prefixes.items()]], ensure_ascii=False, separators=(",", ":"))
+    return text.encode()
+
+
+def unpack_change(sequence: int, subjects: bytes) -> Change:
+    """The change whose subjects :func:`pack_subjects` has packed.
+
+    Raises:
+        ValueError: the engine has given back other bytes than it was given.
+    """
+    identifiers, prefixes = json.loads(subjects)
+    return Change(sequence, tuple(map(tuple, identifiers)), tuple(map(tuple, prefixes)))
+
+
+def changes_gone(after: int, head: int) -> RefusedError:
+    """Why nobody can tell what has changed since ``after``, where ``head`` is the last commit."""
+    detail = (
+        f"change {after} is yet to come, the last one is {head}"
+        if after > head
+        else f"not all changes after {after} are kept any more"
+    )
+    return RefusedError(Reason.CHANGES_GONE, detail, field="after")
+
+
 class Storage(Protocol):
     """A registry's store. Called from the event loop; reads may run beside one commit.
 
@@ -139,8 +172,8 @@ class Storage(Protocol):
         """Whether an identifier of this prefix, or of one below it, is registered."""
         ...
 
-    async def grants(self) -> list[Grant]:
-        """All prefixes that were applied for or delegated."""
+    async def grants(self, only: Sequence[str] | None = None) -> list[Grant]:
+        """All prefixes that were applied for or delegated, or those of them that are asked for."""
         ...
 
     async def put_grant(

@@ -9,38 +9,48 @@ How the guarantees of :mod:`registry.storage` are held:
    zones, a prefix that is delegated lies in two, and each would cost a swap of its own and serialise nothing.
 4. Alone: a write that loses is left out of the batch. 5. Unknown is said: whatever raises has closed the view, and the
    next change begins with what the head says. 6. Append-only: rows are inserted, at their batch's time.
+8. Told in order: a batch's number is its commit's, and what it has changed is a row that is written before the batch
+   counts as applied; no number is told, or left out, that has not been applied.
 
 A batch costs one swap however many writes it has. What a caller reads between two batches (the sequencer: heads and
 keys) is remembered until the next one, and a swap that succeeds proves that it was right.
-A reader may see a batch's rows appear one after the other: keys before heads, so who sees a head finds all of it.
+A batch whose writer has died between the swap and its rows is finished by the next writer or start, and before that by
+any node that is up: see :mod:`registry.cassandra_settler`. Where BusyError is raised no swap was sent: nothing has
+changed.
+A batch's rows appear one after the other, keys before heads, so who sees a head finds all of it. Nor does a reader see
+a version or a key before the head that came with it: a row's write time is the number of its batch, and one that is
+newer than what is known to be applied is looked into. So whatever a caller was shown, the next decision knows as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from idtrace.errors import InputError, Reason
+from idtrace.errors import Reason, RefusedError
 from idtrace.record import RecordKind, Status
-from registry.cassandra_batch import Batch, Chain, Granted
-from registry.cassandra_bridge import NO_CONNECTION, Bridge, each
+from registry.cassandra_batch import Batch, Chain, Granted, StagedBatchError
+from registry.cassandra_bridge import PAGE_ROWS, Bridge, each, told
+from registry.cassandra_errors import DRIVER, not_done
 from registry.cassandra_ledger import STATEMENTS, Ledger, row_statements
 from registry.cassandra_rules import (
     GRANT_BUCKETS,
     VERSIONS_PER_BUCKET,
     View,
     by_stem,
+    change_bucket,
     decide,
     decide_grant,
     grant_bucket,
     version_bucket,
 )
-from registry.cassandra_schema import SchemaError, check_schema
+from registry.cassandra_schema import check_schema
 from registry.cassandra_settings import CassandraSettings
-from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write, between
+from registry.cassandra_settler import Settler
+from registry.storage import Change, Claim, Earlier, Grant, Head, Outcome, Write, between, changes_gone, unpack_change
 
 T = TypeVar("T")
 
@@ -55,17 +65,18 @@ _GRANT: Final = "prefix, status, hosted, comment, changed_at, version, delegatio
 _READS: Final = {
     "heads": "SELECT identifier, version, record_hash, kind, status, issued_at FROM head"
     " WHERE ledger = ? AND stem = ? AND identifier IN ?",
-    "earlier": "SELECT key, request_hash, receipt FROM idempotency"
+    "earlier": "SELECT key, request_hash, receipt, writetime(receipt) AS seq FROM idempotency"
     " WHERE ledger = ? AND zone = ? AND stem = ? AND key IN ?",
-    "record": "SELECT record FROM version"
+    "record": "SELECT record, writetime(record) AS seq FROM version"
     " WHERE ledger = ? AND stem = ? AND bucket = ? AND identifier = ? AND version = ?",
-    "latest": "SELECT version, record FROM version"
+    "latest": "SELECT version, record, writetime(record) AS seq FROM version"
     " WHERE ledger = ? AND stem = ? AND bucket = ? AND identifier = ? LIMIT 1",
     "claimant": "SELECT identifier FROM claim WHERE ledger = ? AND class = ? AND field = ? AND digest = ?",
     "occupied": "SELECT prefix FROM occupied WHERE ledger = ? AND prefix = ?",
     "grants": f"SELECT {_GRANT} FROM granted WHERE ledger = ? AND bucket = ?",  # noqa: S608 - our own columns
     "grant": f"SELECT {_GRANT} FROM granted WHERE ledger = ? AND bucket = ? AND prefix = ?",  # noqa: S608 - as above
     "chains": "SELECT zone, links FROM chain WHERE ledger = ?",
+    "changes": "SELECT seq, subjects FROM change WHERE ledger = ? AND bucket = ? AND seq > ? AND seq <= ?",
 }
 
 
@@ -99,26 +110,35 @@ class CassandraStorage:
         self._bridge: Bridge | None = None
         self._prepared: dict[str, Any] = {}
         self._seen: _Seen | None = None
+        self._applied = 0  # every batch up to this one is known to be applied
         self._changes: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self._settler: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Connect, check that the tables are those of this program, and finish what was left unfinished.
 
         Raises:
-            SchemaError: the tables are missing, older, newer or changed.
+            InputError: a setting is wrong, or the role may not read and modify the keyspace; the field says which.
+            RefusedError: SCHEMA_MISMATCH (``idtrace store migrate``), or INTERNAL where a committed batch is lost.
+            BusyError: NO_ANSWER where the ring, or a quorum of it, does not answer.
         """
         bridge = await Bridge.connect(self._settings)
         try:
-            await check_schema(bridge, self._settings.keyspace)
+            await check_schema(bridge, self._settings)
             await bridge.use(self._settings.keyspace)
             self._prepared = await bridge.prepare(STATEMENTS | row_statements() | _READS)
             self._bridge = bridge
             self._ledger = Ledger(bridge, self._prepared, self._name, self._settings.settle_seconds)
-            await self._ledger.settle()
-        except BaseException:
+            settler = Settler(self._ledger, self._one_at_a_time, await self._ledger.settle())
+            self._settler = asyncio.create_task(settler.run(), name=f"settler {self._name}")
+        except BaseException as error:
             self._bridge = None
             await bridge.close()
+            if isinstance(error, StagedBatchError):
+                raise RefusedError(Reason.INTERNAL, str(error), field="storage.ledger") from error
+            if isinstance(error, DRIVER):
+                raise not_done(error, self._settings) from error
             raise
 
     async def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
@@ -129,7 +149,7 @@ class CassandraStorage:
     async def _heads(self, names: Sequence[str], seen: _Seen, known: Container[str]) -> Mapping[str, Head | None]:
         """Heads, read but for those that are known; a caller's read is never answered from memory."""
         stems = by_stem(name for name in names if name not in known)
-        pages = await each(self._read("heads", stem, some) for stem, some in stems.items())
+        pages = await each(self._read("heads", stem, some) for stem, some in _pieces(stems))
         seen.heads.update((name, None) for some in stems.values() for name in some)
         for row in (row for page in pages for row in page):
             seen.heads[row.identifier] = Head(
@@ -139,29 +159,57 @@ class CassandraStorage:
 
     async def record(self, identifier: str, version: int = 0) -> bytes | None:
         """See :class:`registry.storage.Storage`."""
-        if not version:
+        if version:
+            rows = await self._read("record", *version_bucket(identifier, version), identifier, version)
+            if not rows or await self._is_applied(rows[0].seq):
+                return rows[0].record if rows else None
+        else:
             # Most identifiers have few versions, all in the first bucket: one read. Else the head knows.
             rows = await self._read("latest", *version_bucket(identifier, 0), identifier)
-            if not rows or rows[0].version < VERSIONS_PER_BUCKET - 1:
-                return rows[0].record if rows else None
-            head = (await self.heads([identifier])).get(identifier)
-            version = head.version if head else 0
+            if not rows:
+                return None
+            if rows[0].version < VERSIONS_PER_BUCKET - 1 and await self._is_applied(rows[0].seq):
+                latest: bytes = rows[0].record
+                return latest
+        # Of a batch that is half there, or in a later bucket: the head decides, for it comes last.
+        head = (await self.heads([identifier])).get(identifier)
+        if head is None or head.version < version:
+            return None
+        version = version or head.version
         rows = await self._read("record", *version_bucket(identifier, version), identifier, version)
         return rows[0].record if rows else None
 
+    async def _is_applied(self, seq: int) -> bool:
+        """Whether all rows of a batch are there: who was shown one of them relies on the others."""
+        if seq > self._applied:
+            self._applied = max(self._applied, await self.sequence())
+        return seq <= self._applied
+
     async def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
         """See :class:`registry.storage.Storage`."""
-        found = await self._earlier(zone, idempotency_keys, self._remembering(), known=())
+        found = await self._earlier(zone, idempotency_keys, self._remembering(), known=(), whole=True)
         return {key: earlier for key, earlier in found.items() if earlier is not None}
 
     async def _earlier(
-        self, zone: str, keys: Sequence[str], seen: _Seen, known: Container[tuple[str, str]]
+        self,
+        zone: str,
+        keys: Sequence[str],
+        seen: _Seen,
+        known: Container[tuple[str, str]],
+        *,
+        whole: bool = False,
     ) -> Mapping[str, Earlier | None]:
+        """Keys, read but for those that are known; ``whole``: not before all that came with them is there."""
         stems = by_stem(key for key in keys if (zone, key) not in known)
-        pages = await each(self._read("earlier", zone, stem, some) for stem, some in stems.items())
+        pages = await each(self._read("earlier", zone, stem, some) for stem, some in _pieces(stems))
         seen.earlier.update(((zone, key), None) for some in stems.values() for key in some)
+        latest = 0
         for row in (row for page in pages for row in page):
             seen.earlier[zone, row.key] = Earlier(row.request_hash, row.receipt)
+            latest = max(latest, row.seq)
+        if whole and not await self._is_applied(latest):
+            async with self._one_at_a_time:
+                self._applied = max(self._applied, await told(self._ledger.settle()))
         return {key: seen.earlier[zone, key] for key in keys}
 
     async def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
@@ -199,8 +247,11 @@ class CassandraStorage:
         """See :class:`registry.storage.Storage`."""
         return bool(await self._read("occupied", prefix))
 
-    async def grants(self) -> list[Grant]:
+    async def grants(self, only: Sequence[str] | None = None) -> list[Grant]:
         """See :class:`registry.storage.Storage`."""
+        if only is not None:
+            found = await each(self._grant(prefix) for prefix in only)
+            return [grant for grant in found if grant is not None]
         buckets = await each(self._read("grants", bucket) for bucket in range(GRANT_BUCKETS))
         return sorted((_grant(row) for rows in buckets for row in rows), key=lambda grant: grant.prefix)
 
@@ -235,6 +286,24 @@ class CassandraStorage:
 
         await self._change(plan)
 
+    async def sequence(self) -> int:
+        """See :class:`registry.storage.Storage`."""
+        rows = await self._read("applied")
+        return int(rows[0].seq) if rows else 0
+
+    async def changes(self, after: int, most: int) -> list[Change]:
+        """See :class:`registry.storage.Storage`. A batch that changed nothing visible is a number without subjects."""
+        head = await self.sequence()
+        last = min(head, after + most)
+        if after > head:
+            raise changes_gone(after, head)
+        buckets = range(change_bucket(after + 1), change_bucket(last) + 1) if last > after else range(0)
+        pages = await each(self._read("changes", bucket, after, last) for bucket in buckets)
+        found = [unpack_change(row.seq, row.subjects) for rows in pages for row in rows]
+        if len(found) < last - after:  # rows live for days; a batch from before there were such rows has none
+            raise changes_gone(after, head)
+        return found
+
     async def _change(self, plan: Plan[T]) -> T:
         """Decide and commit; a caller that leaves takes nothing of its change with it."""
         if self._closing:
@@ -254,15 +323,17 @@ class CassandraStorage:
             for attempt in range(TRIES_MAX):
                 seen, self._seen = self._seen, None  # whatever happens now: what was seen is not the latest any more
                 if seen is None:
-                    seen = _Seen(await self._ledger.settle())
-                told, batch = await plan(seen)
+                    seen = _Seen(await told(self._ledger.settle()))
+                    self._applied = max(self._applied, seen.seq)
+                outcome, batch = await plan(seen)
                 if not batch:
-                    if await self._ledger.unchanged(seen.seq):
+                    if await told(self._ledger.unchanged(seen.seq)):
                         self._seen = seen
-                        return told
+                        return outcome
                 elif await self._ledger.commit(seen.seq, batch):
                     self._seen = _Seen(seen.seq + 1)
-                    return told
+                    self._applied = seen.seq + 1
+                    return outcome
                 longest = min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_MAX / 32 * 2**attempt)
                 await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - keeps writers apart, no secret
             raise ContendedError(f"{TRIES_MAX} tries were lost to other writers of ledger {self._name}")
@@ -276,7 +347,7 @@ class CassandraStorage:
     async def _read(self, name: str, *values: object) -> list[Any]:
         if self._bridge is None:
             raise RuntimeError("the store is closed")
-        return await self._bridge.run(self._prepared[name], (self._name, *values))
+        return await told(self._bridge.run(self._prepared[name], (self._name, *values)))
 
     async def reopen(self) -> None:
         """See :class:`registry.storage.Storage`."""
@@ -286,16 +357,26 @@ class CassandraStorage:
                 await self.open()
                 self._closing = False
             else:
-                await self._ledger.settle()
+                await told(self._ledger.settle())
 
     async def close(self) -> None:
         """See :class:`registry.storage.Storage`."""
         self._closing = True
         await asyncio.gather(*self._changes, return_exceptions=True)
+        if self._settler is not None:
+            self._settler.cancel()
+            await asyncio.gather(self._settler, return_exceptions=True)
         async with self._one_at_a_time:
             bridge, self._bridge, self._seen = self._bridge, None, None
             if bridge is not None:
                 await bridge.close()
+
+
+def _pieces(stems: Mapping[bytes, list[str]]) -> Iterator[tuple[bytes, list[str]]]:
+    """One page of keys a statement: servers bound such lists, and a longer one would be read page after page anyway."""
+    for stem, keys in stems.items():
+        for start in range(0, len(keys), PAGE_ROWS):
+            yield stem, keys[start : start + PAGE_ROWS]
 
 
 def _grant(row: Any) -> Grant:
@@ -316,15 +397,9 @@ async def open_cassandra(mapping: Mapping[str, object], base: Path) -> Cassandra
     """The store of a node's table ``storage``, connected; paths in it are relative to ``base``.
 
     Raises:
-        InputError: a setting is malformed, nobody answers at the contact points, or the tables are not those of this
-            program (``idtrace store migrate``).
+        InputError: a setting is malformed or wrong.
+        IdtraceError: see :meth:`CassandraStorage.open`.
     """
     storage = CassandraStorage(CassandraSettings.parse(mapping, base))
-    try:
-        await storage.open()
-    except SchemaError as error:
-        raise InputError(Reason.FIELD_MALFORMED, str(error), field="storage.keyspace") from error
-    except NO_CONNECTION as error:
-        detail = f"no Cassandra lets us in: {error}"
-        raise InputError(Reason.FIELD_MALFORMED, detail, field="storage.contact_points") from error
+    await storage.open()
     return storage

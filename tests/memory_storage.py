@@ -10,27 +10,40 @@ Model: Sunlight's MemoryBackend (fail-and-persist, fail-and-not-persist at each 
 from __future__ import annotations
 
 import asyncio
+import copy
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Self
 
 from idtrace import wire
 from idtrace.delegation import Delegation
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import RecordBody
 from idtrace.statements import PrefixStatus, Receipt
-from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write
+from registry.storage import (
+    Change,
+    Claim,
+    Earlier,
+    Grant,
+    Head,
+    Outcome,
+    Write,
+    changes_gone,
+    pack_subjects,
+    unpack_change,
+)
 
-Change = Sequence[Write] | Grant
-Hook = Callable[[Change], bool]
+Attempt = Sequence[Write] | Grant | Sequence[bytes]  # a batch, a grant, a chain
+Hook = Callable[[Attempt], bool]
 
 
 class EngineError(Exception):
     """What the engine raises when a hook says so."""
 
 
-def never(change: Change) -> bool:
-    del change
+def never(attempt: Attempt) -> bool:
+    del attempt
     return False
 
 
@@ -38,8 +51,8 @@ def once(when: Hook = lambda _: True) -> Hook:
     """True for the first change of this kind, and never again."""
     left = [True]
 
-    def hook(change: Change) -> bool:
-        if not left or not when(change):
+    def hook(attempt: Attempt) -> bool:
+        if not left or not when(attempt):
             return False
         left.clear()
         return True
@@ -57,6 +70,9 @@ class MemoryStorage:
         self.broken: list[str] = []
         self.batches: list[int] = []
         self.reopened = 0
+        self.unreadable = False  # reading raises, as where the engine is down
+        self.changes_kept = 1_000
+        self._changes: list[Change] = []  # all of them; what is not kept is not told
         self._versions: dict[str, list[bytes]] = {}
         self._heads: dict[str, Head] = {}
         self._keys: dict[tuple[str, str], Earlier] = {}
@@ -67,6 +83,13 @@ class MemoryStorage:
         self._committing = threading.Lock()
         self._failed = False
         self._closed = False
+
+    def another(self) -> Self:
+        """A second handle on the same data, as another process has one. What is shared stands in containers."""
+        other = copy.copy(self)
+        other._committing = threading.Lock()
+        other._failed = other._closed = False
+        return other
 
     def _require(self, holds: bool, rule: str) -> None:
         if not holds:
@@ -104,18 +127,19 @@ class MemoryStorage:
         try:
             self._require(not self._failed, "a commit after a failed one, without reopen")
             self.before_commit(writes)
-            self._fail(self.fail_and_not_persist, writes)
+            self._fail(self.fail_and_not_persist, writes, reopens=True)
             with self._seen():
                 outcomes = [self._apply(write) for write in writes]
+                self._number([w for w, outcome in zip(writes, outcomes, strict=True) if outcome is Outcome.COMMITTED])
             self.batches.append(len(writes))
-            self._fail(self.fail_and_persist, writes)
+            self._fail(self.fail_and_persist, writes, reopens=True)
             return outcomes
         finally:
             self._committing.release()
 
-    def _fail(self, hook: Hook, change: Change) -> None:
-        if hook(change):
-            self._failed = not isinstance(change, Grant)
+    def _fail(self, hook: Hook, attempt: Attempt, *, reopens: bool = False) -> None:
+        if hook(attempt):
+            self._failed = reopens
             raise EngineError("the disk said no")
 
     def _apply(self, write: Write) -> Outcome:
@@ -163,9 +187,11 @@ class MemoryStorage:
     def _any_within(self, prefix: str) -> bool:
         return any(name.startswith((f"{prefix}.", f"{prefix}/")) for name in self._heads)
 
-    async def grants(self) -> list[Grant]:
+    async def grants(self, only: Sequence[str] | None = None) -> list[Grant]:
+        self._require_engine()
         with self._seen():
-            return list(self._grants.values())
+            wanted = self._grants if only is None else [prefix for prefix in only if prefix in self._grants]
+            return [self._grants[prefix] for prefix in wanted]
 
     async def put_grant(
         self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes
@@ -196,13 +222,41 @@ class MemoryStorage:
         self._require(expected is None or grant.version >= expected.version, "a delegation that goes back")
         self._grants[grant.prefix] = grant
         self._keys[key] = Earlier(request_hash, b"")
+        self._number([], [grant])
         return Outcome.COMMITTED
+
+    def _number(self, writes: Sequence[Write], grants: Sequence[Grant] = ()) -> None:
+        if writes or grants:
+            self._changes.append(unpack_change(len(self._changes) + 1, pack_subjects(writes, grants)))
+
+    def _require_engine(self) -> None:
+        if self.unreadable:
+            raise EngineError("nobody answers")
+
+    async def sequence(self) -> int:
+        self._require_engine()
+        with self._seen():
+            return len(self._changes)
+
+    async def changes(self, after: int, most: int) -> list[Change]:
+        self._require_engine()
+        with self._seen():
+            head = len(self._changes)
+            self._require(after >= 0 and most > 0, "changes before the first, or none of them")
+            if not max(0, head - self.changes_kept) <= after <= head:
+                raise changes_gone(after, head)
+            return self._changes[after : after + most]
 
     async def chains(self) -> dict[str, tuple[bytes, ...]]:
         with self._seen():
             return dict(self._chains)
 
     async def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+        self._fail(self.fail_and_not_persist, chain)
+        self._put_chain(zone, chain)
+        self._fail(self.fail_and_persist, chain)
+
+    def _put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
         with self._seen():
             self._require(bool(chain), "a chain of no links")
             last = [

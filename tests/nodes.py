@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -139,6 +140,7 @@ class Nodes:
         self.of_zone: dict[str, Node] = {}
         self.delegations: dict[str, Signed] = {}
         self._keys = 0
+        self._twins: list[Node] = []
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,7 +148,7 @@ class Nodes:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for node in {id(node): node for node in self.of_zone.values()}.values():
+        for node in {id(node): node for node in (*self._twins, *self.of_zone.values())}.values():
             await node.close()
 
     async def registry(self, *zones: str, **settings: object) -> Node:
@@ -179,6 +181,16 @@ class Nodes:
         for zone in zones:
             await self.until_adopted(node, zone)
         return node
+
+    async def twin(self, node: Node) -> Node:
+        """A second node for the same zones, with the same keys, on the store that the first one's settings name."""
+        endpoint = f"127.0.0.1:{free_port()}"
+        data = self.folder / f"twin-{len(self._twins)}.data"
+        edge = replace(node.config.edge, listen=endpoint)
+        twin = Node(node.zones, endpoint, replace(node.config, edge=edge, data=data))
+        self._twins.append(twin)
+        await twin.start()
+        return twin
 
     async def host(self, zone: str, *, at: str) -> None:
         """Delegate a zone to the node of ``at``, which keeps its records."""

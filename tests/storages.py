@@ -16,7 +16,8 @@ from typing import Final
 import pytest
 
 from registry.cassandra_bridge import Bridge
-from registry.cassandra_schema import migrate, shipped
+from registry.cassandra_rules import change_bucket
+from registry.cassandra_schema import fingerprint, migrate
 from registry.cassandra_settings import CassandraSettings
 from registry.storage import Storage
 from registry.storage_cassandra import CassandraStorage
@@ -29,10 +30,12 @@ Opening = Callable[[Path], AbstractAsyncContextManager[Storage]]
 
 @asynccontextmanager
 async def memory(folder: Path) -> AsyncIterator[Storage]:
-    """Fails at the end if its caller broke a rule."""
-    del folder
-    storage = MemoryStorage()
+    """Fails at the end if its caller broke a rule. Its data live as long as the first that was opened in the folder."""
+    first = _MEMORIES.get(folder)
+    storage = first.another() if first else _MEMORIES.setdefault(folder, MemoryStorage())
     yield storage
+    if first is None:
+        del _MEMORIES[folder]
     assert storage.broken == []
 
 
@@ -69,9 +72,10 @@ async def cassandra_settings(folder: Path, **changes: object) -> CassandraSettin
         "contact_points": cluster.contact_points,
         "port": cluster.port,
         # A standing cluster outlives a change of the tables that is not released yet.
-        "keyspace": f"contract_{shipped()[-1].checksum[:12]}",
+        "keyspace": f"contract_{fingerprint()}",
         "ledger": note.read_text("utf-8"),
         "replication": {"datacenter1": 1},
+        "request_timeout_seconds": 10.0,  # a machine that runs all tests at once is slow, and no test is about this
     }
     settings = CassandraSettings.parse(table | changes, folder)
     place = (*settings.contact_points, settings.port, settings.keyspace)
@@ -83,5 +87,22 @@ async def cassandra_settings(folder: Path, **changes: object) -> CassandraSettin
     return settings
 
 
+async def forget_changes(storage: Storage, through: int) -> None:
+    """Let the store keep no change up to this one: what its limit, or time, does in the end."""
+    match storage:
+        case MemoryStorage():
+            storage.changes_kept = await storage.sequence() - through
+        case SqliteStorage():
+            storage._writer.execute("DELETE FROM change WHERE seq <= ?", (through,))
+        case CassandraStorage():
+            assert storage._bridge is not None
+            gone = "DELETE FROM change WHERE ledger = %s AND bucket = %s AND seq = %s"
+            for seq in range(1, through + 1):
+                await storage._bridge.run(gone, (storage._name, change_bucket(seq), seq))
+        case _:
+            raise AssertionError("an engine that this does not know")
+
+
+_MEMORIES: Final[dict[Path, MemoryStorage]] = {}
 _MIGRATED: Final[set[tuple[object, ...]]] = set()
 STORAGES: Final[dict[str, Opening]] = {"memory": memory, "sqlite": sqlite, "cassandra": cassandra}

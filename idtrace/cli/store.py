@@ -10,11 +10,10 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from idtrace.cli.exits import ExitCode, Failure
 from idtrace.cli.files import read_file
 from idtrace.cli.options import JsonOption, output_of
 from idtrace.cli.output import listing
-from idtrace.errors import InputError, Reason, RefusedError
+from idtrace.errors import InputError, Reason
 
 T = TypeVar("T")
 
@@ -34,6 +33,8 @@ def migrate(
 ) -> None:
     """Bring the keyspace up to date. Safe to repeat, and safe if several do it at once.
 
+    The role needs CREATE, ALTER, SELECT and MODIFY on the keyspace, and CREATE ON ALL KEYSPACES where it is to make it.
+
     Example: idtrace store migrate --config registry.toml --dry-run
     """
     del as_json
@@ -43,21 +44,25 @@ def migrate(
     output = output_of(ctx)
     told: list[str] = []
 
-    async def work(bridge: Any) -> list[str]:
+    async def work(bridge: Any) -> tuple[list[str], str]:
         if dry_run:
             left = schema.pending(schema.shipped(), await schema.applied_migrations(bridge, settings.keyspace))
             told.extend(schema.first_statements(settings) if left else ())
             told.extend(statement for migration in left for statement in migration.statements)
         else:
             left = await schema.migrate(bridge, settings, told.append)
-        return [migration.name for migration in left]
+        advice = schema.replication_advice(settings, await schema.copies_held(bridge, settings.keyspace))
+        return [migration.name for migration in left], advice
 
-    names = asyncio.run(_connected(settings, work))
-    output.document({"keyspace": settings.keyspace, "dry_run": dry_run, "migrations": names, "statements": told})
+    names, advice = asyncio.run(_connected(settings, work))
+    document = {"keyspace": settings.keyspace, "dry_run": dry_run, "migrations": names, "statements": told}
+    output.document(document | {"advice": advice})
     if dry_run:
         output.show(*(f"{statement};" for statement in told))
     verb = "would run" if dry_run else "ran"
     output.note(f"{verb} {', '.join(names)}" if names else "the tables are up to date")
+    if advice:
+        output.note(advice)
 
 
 @app.command()
@@ -71,11 +76,12 @@ def status(ctx: typer.Context, config: ConfigOption, as_json: JsonOption = False
 
     settings = _settings(config)
 
-    async def work(bridge: Any) -> tuple[Any, Any]:
+    async def work(bridge: Any) -> tuple[Any, Any, str]:
         applied = await schema.applied_migrations(bridge, settings.keyspace)
-        return applied, schema.pending(schema.shipped(), applied)
+        advice = schema.replication_advice(settings, await schema.copies_held(bridge, settings.keyspace))
+        return applied, schema.pending(schema.shipped(), applied), advice
 
-    applied, left = asyncio.run(_connected(settings, work))
+    applied, left, advice = asyncio.run(_connected(settings, work))
     rows = [
         (one.name, state, one.checksum) for state, some in (("applied", applied), ("pending", left)) for one in some
     ]
@@ -84,12 +90,15 @@ def status(ctx: typer.Context, config: ConfigOption, as_json: JsonOption = False
         {
             "keyspace": settings.keyspace,
             "migrations": [{"name": name, "state": state, "sha256": checksum} for name, state, checksum in rows],
+            "advice": advice,
         }
     )
     table = listing("migration", "state", "sha256")
     for name, state, checksum in rows:
         table.add_row(name, state, checksum[:16])
     output.show(table)
+    if advice:
+        output.note(advice)
 
 
 def _settings(config: Path) -> Any:
@@ -114,20 +123,17 @@ async def _connected(settings: Any, work: Callable[[Any], Awaitable[T]]) -> T:
     """Do something over a connection of its own.
 
     Raises:
-        Failure: nobody answers, or the tables are not ours to change.
+        InputError: a setting is wrong, or the role may not do it; the field says which.
+        RefusedError: SCHEMA_MISMATCH where the tables are not ours to change.
+        BusyError: NO_ANSWER where the ring, or enough of it, does not answer.
     """
-    from registry.cassandra_bridge import NO_CONNECTION, Bridge
-    from registry.cassandra_schema import SchemaError
+    from registry.cassandra_bridge import Bridge
+    from registry.cassandra_errors import DRIVER, not_done
 
-    try:
-        bridge = await Bridge.connect(settings)
-    except NO_CONNECTION as error:
-        detail = f"no Cassandra answers at {', '.join(settings.contact_points)}: {type(error).__name__}"
-        raise Failure(ExitCode.UNREACHABLE, RefusedError(Reason.NO_ANSWER, detail)) from error
+    bridge = await Bridge.connect(settings)
     try:
         return await work(bridge)
-    except SchemaError as error:
-        refused = RefusedError(Reason.WRITE_CONFLICT, str(error), field="storage.keyspace")
-        raise Failure(ExitCode.REFUSED, refused) from error
+    except DRIVER as error:
+        raise not_done(error, settings) from error
     finally:
         await bridge.close()

@@ -76,9 +76,7 @@ def load_signer(path: Path, passphrase: Passphrase | None = None) -> MemorySigne
             wrong) or KEY_LOW_ORDER; ``field`` is the file.
     """
     data = _read(path, secret=True)
-    kinds = [match[1] for match in _BLOCK.finditer(data)]
-    if kinds == [b"PUBLIC KEY"]:
-        raise _bad(path, "this is a public key; the private one is needed, usually the file without .pub")
+    kinds = _kinds(data)
     if kinds not in ([b"PRIVATE KEY"], [b"ENCRYPTED PRIVATE KEY"]):
         raise _bad(path, "this is not a PKCS#8 private key in PEM form; make one with: idtrace key new FILE")
     private = _decrypted(path, data, passphrase, encrypted=kinds == [b"ENCRYPTED PRIVATE KEY"])
@@ -134,6 +132,11 @@ def _decrypted(path: Path, data: bytes, passphrase: Passphrase | None, *, encryp
         raise _bad(path, wrong) from None
 
 
+def _kinds(data: bytes) -> list[bytes]:
+    """What a file holds, by the names of its PEM blocks."""
+    return [match[1] for match in _BLOCK.finditer(data)]
+
+
 def _bad(path: Path, rule: str) -> InputError:
     return InputError(Reason.KEY_MALFORMED, rule, field=str(path))
 
@@ -159,9 +162,12 @@ def _read(path: Path, *, secret: bool) -> bytes:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise _bad(path, "this is not a regular file")
-            if secret:
-                _require_private(path, status)
             data = file.read(KEY_FILE_BYTES_MAX + 1)
+            if secret:
+                # First: whoever names the public key would else be told to hide it, and go on with the wrong file.
+                if set(_kinds(data)) == {b"PUBLIC KEY"}:
+                    raise _bad(path, "this is a public key; the private one is needed, usually the file without .pub")
+                _require_private(path, status)
     except OSError as error:
         raise _bad(path, f"the file cannot be read: {error.strerror}") from None
     if len(data) > KEY_FILE_BYTES_MAX:

@@ -585,7 +585,9 @@ Global___WatchRequest: _TypeAlias = WatchRequest  # noqa: Y015
 
 @_typing.final
 class WatchResponse(_message.Message):
-    """What has changed, or a sign of life. The first one comes at once and says where the node stands."""
+    """What has changed, or a sign of life. The first one comes at once; to who asks from now on it says where the node
+    stands, and to who resumes it may be the first part of what there is to tell.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -144,7 +144,8 @@ class ResolveResponse(_message.Message):
     """Calls to other nodes that this answer took."""
     unfollowed_ms: _builtins.int
     """Set where this resolver is not told of changes in some zone that the answer rests on: the time since it last knew of
-    all of them, milliseconds, at most age_ms. Such an answer may be out of date by that much; it is kept for seconds.
+    all of them, milliseconds, at most age_ms. Such an answer may be out of date by as much, and by the age of the chain
+    that it was asked on, which is seconds as well; it is kept for seconds.
     """
     @_builtins.property
     def bundle(self) -> _record_pb2.Bundle:

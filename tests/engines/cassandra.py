@@ -22,7 +22,8 @@ from tests.engines.process import Process, free_port, listens
 from tests.engines.tls import STORE_PASSWORD, Identity
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
-READY_SECONDS = 90.0
+# Three nodes are ready after 17 s on a machine of their own, and after 100 where twenty programs want its two cores.
+READY_SECONDS = 180.0
 STOP_SECONDS = 30.0
 POLL_SECONDS = 0.1
 HEAP_MB = {1: 768, 3: 512}
@@ -34,18 +35,28 @@ TOKENS = 2**64
 class CassandraCluster:
     """A cluster whose state is its folder: a second object on the same folder, in any process, is the same cluster.
 
-    ``auth``: PasswordAuthenticator, with Cassandra's first account (``username``, ``password``); ``tls``: clients must
-    speak TLS (``identity.ca``). Nodes are numbered from 0, as ``contact_points`` has them.
+    ``auth``: PasswordAuthenticator, with Cassandra's first account (``username``, ``password``), and roles may do what
+    they were granted and no more; ``tls``: clients must speak TLS (``identity.ca``); ``mutual``: and show a certificate
+    of their own (``identity.client_certificate``). Nodes are numbered from 0, as ``contact_points`` has them.
     """
 
     username = "cassandra"
     password = "cassandra"
 
-    def __init__(self, folder: Path, nodes: Literal[1, 3] = 1, *, auth: bool = False, tls: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        nodes: Literal[1, 3] = 1,
+        *,
+        auth: bool = False,
+        tls: bool = False,
+        mutual: bool = False,
+    ) -> None:
         self.folder = folder
         self.nodes = nodes
         self.auth = auth
-        self.identity = Identity(folder / "tls") if tls else None
+        self.identity = Identity(folder / "tls") if tls or mutual else None
+        self.mutual = mutual
         self.contact_points = list(ADDRESSES[:nodes])
         self._processes = [Process(folder / f"node{number}", "cassandra") for number in range(nodes)]
         self._file = folder / "cluster.json"
@@ -166,7 +177,10 @@ class CassandraCluster:
 
     def ssl_context(self) -> ssl.SSLContext:
         assert self.identity is not None, "started without tls"
-        return self.identity.client_context()
+        context = self.identity.client_context()
+        if self.mutual:
+            context.load_cert_chain(self.identity.client_certificate, self.identity.client_key)
+        return context
 
     def version(self) -> str:
         """Of the server that answers."""
@@ -286,6 +300,7 @@ class CassandraCluster:
             "@NATIVE@": str(ports["native"]),
             "@STORAGE@": str(ports["storage"]),
             "@AUTHENTICATOR@": "PasswordAuthenticator" if self.auth else "AllowAllAuthenticator",
+            "@AUTHORIZER@": "CassandraAuthorizer" if self.auth else "AllowAllAuthorizer",
         }
         text = (CONF / "cassandra.yaml").read_text("utf-8")
         for name, value in filled.items():
@@ -295,6 +310,9 @@ class CassandraCluster:
         self.identity.make()
         options = {"enabled": "true", "optional": "false", "keystore": self.identity.store}
         options |= {"keystore_password": STORE_PASSWORD, "store_type": "PKCS12"}
+        if self.mutual:
+            options |= {"require_client_auth": "true", "truststore": self.identity.trust}
+            options |= {"truststore_password": STORE_PASSWORD}
         return "\n".join([text, "client_encryption_options:", *(f"  {key}: {value}" for key, value in options.items())])
 
     def _wait_listening(self, number: int, deadline: float) -> None:
@@ -316,7 +334,7 @@ class CassandraCluster:
 
         everywhere = "SELECT * FROM system_distributed.view_build_status WHERE keyspace_name = '-' AND view_name = '-'"
         try:
-            with self.connected(number, connect_timeout=5.0) as session:
+            with self.connected(number, connect_timeout=20.0) as session:
                 local = session.execute("SELECT cluster_name, schema_version FROM system.local").one()
                 if local.cluster_name != self._noted()["name"]:
                     return f"its port is taken by {local.cluster_name}"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 from typer.testing import CliRunner
 
 from idtrace.cli.app import app
-from idtrace.errors import InputError
+from idtrace.errors import BusyError, InputError, Reason, RefusedError
 from registry.cassandra_bridge import Bridge
-from registry.cassandra_schema import change_schema, migrate, shipped
+from registry.cassandra_schema import change_schema, check_schema, migrate, shipped
 from registry.cassandra_settings import CassandraSettings
 from registry.storage_cassandra import open_cassandra
 from tests.engines.cassandra import CassandraCluster
+from tests.engines.tls import Identity
+from tests.storages import cassandra_settings
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +62,7 @@ def test_tables_are_shown_made_and_made_no_second_time(config: Path) -> None:
     assert json.loads(dry.stdout)["migrations"] == [migration.name for migration in shipped()]
     pending = json.loads(run("status", "--config", str(config), "--json").stdout)
     assert {migration["state"] for migration in pending["migrations"]} == {"pending"}
-    with pytest.raises(InputError, match="idtrace store migrate"):
+    with pytest.raises(RefusedError, match=r"SCHEMA_MISMATCH: keyspace .* is not there; run: idtrace store migrate"):
         asyncio.run(open_cassandra(table_of(config), config.parent))
     made = run("migrate", "--config", str(config), "--json")
     assert json.loads(made.stdout) == json.loads(dry.stdout) | {"dry_run": False}
@@ -87,7 +90,10 @@ async def test_two_migrators_at_once_make_the_tables_once(config: Path) -> None:
 
 @pytest.mark.parametrize(
     ("number", "name", "checksum", "said"),
-    [(1, "0001_tables.cql", "0" * 64, "another content"), (2, "0002_later.cql", "0" * 64, "newer than this program")],
+    [
+        (1, "0001_tables.cql", "0" * 64, "another content"),
+        (len(shipped()) + 1, f"{len(shipped()) + 1:04}_later.cql", "0" * 64, "newer than this program"),
+    ],
 )
 async def test_tables_of_another_program_are_left_alone(
     config: Path, number: int, name: str, checksum: str, said: str
@@ -104,11 +110,101 @@ async def test_tables_of_another_program_are_left_alone(
         await bridge.once(statement, values, profile="swap")
     await change_schema(bridge, f"DROP TABLE {settings.keyspace}.chain")
     await bridge.close()
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(RefusedError, match=said) as caught:
         await open_cassandra(table_of(config), config.parent)
-    result = await asyncio.to_thread(run, "migrate", "--config", str(config), "--json")
-    assert result.exit_code == 5
-    assert said in json.loads(result.stdout)["error"]["detail"]
+    assert (caught.value.reason, caught.value.field) == (Reason.SCHEMA_MISMATCH, "storage.keyspace")
+    for command in ("migrate", "status"):
+        result = await asyncio.to_thread(run, command, "--config", str(config), "--json")
+        assert result.exit_code == 5
+        error = json.loads(result.stdout)["error"]
+        assert error["reason"] == "SCHEMA_MISMATCH"
+        assert said in error["detail"]
+
+
+async def test_tables_of_an_older_program_are_named_with_the_fix(config: Path) -> None:
+    settings = CassandraSettings.parse(table_of(config), config.parent)
+    bridge = await Bridge.connect(settings)
+    await migrate(bridge, settings, lambda _: None)
+    last = shipped()[-1]
+    older = f"DELETE FROM {settings.keyspace}.schema_version WHERE number = {last.number} IF EXISTS"
+    await bridge.once(older, profile="swap")
+    await bridge.close()
+    with pytest.raises(RefusedError, match=f"lacks {last.name}; run: idtrace store migrate --config FILE"):
+        await open_cassandra(table_of(config), config.parent)
+    again = await asyncio.to_thread(run, "migrate", "--config", str(config), "--json")
+    assert json.loads(again.stdout)["migrations"] == [last.name]
+    store = await open_cassandra(table_of(config), config.parent)
+    await store.close()
+
+
+def changed(config: Path, old: str, new: str) -> None:
+    text = config.read_text()
+    assert old in text
+    config.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "said", "code"),
+    [
+        (("datacenter1 = 1", "elsewhere = 1"), "storage.replication", "nodes: datacenter1 (1)", 2),
+        (("datacenter1 = 1", "datacenter1 = 2"), "storage.replication", "2 in 'datacenter1'", 2),
+        (("port =", 'datacenter = "elsewhere"\nport ='), "storage.datacenter", "data centres: datacenter1", 2),
+        (("port =", 'tls_ca = "missing.pem"\nport ='), "storage.tls_ca", "No such file", 2),
+        (("port =", 'tls_ca = "registry.toml"\nport ='), "storage.tls_ca", "PEM", 2),
+        (("port =", 'username = "n"\npassword_env = "NO_SUCH"\nport ='), "storage.password_env", "NO_SUCH", 2),
+        (("port =", 'username = "n"\npassword_file = "none"\nport ='), "storage.password_file", "No such file", 2),
+        (("port =", 'username = "n"\npassword_file = "registry.toml"\nport ='), "storage.password_file", "one line", 2),
+        (('["127.0.0.1"]', '["nowhere.invalid"]'), "storage.contact_points", "nowhere.invalid", 4),
+    ],
+)
+def test_a_setting_that_does_not_fit_the_ring_is_named_in_one_line(
+    config: Path, change: tuple[str, str], field: str, said: str, code: int
+) -> None:
+    changed(config, *change)
+    result = run("migrate", "--config", str(config), "--json")
+    assert (result.exit_code, result.stderr) == (code, ""), result.output
+    error = json.loads(result.stdout)["error"]
+    assert error["field"] == field
+    assert said in error["detail"]
+    with pytest.raises((BusyError, InputError, RefusedError)) as caught:
+        asyncio.run(open_cassandra(table_of(config), config.parent))
+    assert caught.value.field in {field, "storage.keyspace"}  # a node makes no keyspace: it misses it
+
+
+def test_a_ring_without_tls_is_told_from_a_wrong_authority(config: Path, tmp_path: Path) -> None:
+    Identity(tmp_path / "tls").make()
+    changed(config, "port =", 'tls_ca = "tls/ca.pem"\nport =')
+    error = json.loads(run("status", "--config", str(config), "--json").stdout)["error"]
+    assert error["field"] == "storage.tls_ca"
+    assert "speaks none" in error["detail"]
+
+
+async def test_other_copies_than_the_settings_ask_for_are_told_with_the_statement_and_not_made(
+    config: Path, tmp_path: Path
+) -> None:
+    """In the keyspace of the suites, whose tables are there; a node starts on it all the same."""
+    settings = await cassandra_settings(tmp_path)
+    changed(config, str(table_of(config)["keyspace"]), settings.keyspace)
+    changed(config, "datacenter1 = 1", "datacenter1 = 3")
+    for command in ("migrate", "status"):
+        told = await asyncio.to_thread(run, command, "--config", str(config), "--json")
+        assert told.exit_code == 0
+        advice = json.loads(told.stdout)["advice"]
+        assert "WITH replication = {'class': 'NetworkTopologyStrategy', 'datacenter1': 3}; then `nodetool" in advice
+    shown = await asyncio.to_thread(run, "status", "--config", str(config))
+    assert "ALTER KEYSPACE" in shown.stderr
+    await (await open_cassandra(table_of(config), config.parent)).close()
+
+
+async def test_a_node_that_asks_its_own_data_centre_alone_finds_copies_in_it(tmp_path: Path) -> None:
+    """Else each of its reads would fail."""
+    settings = await cassandra_settings(tmp_path, serial_consistency="LOCAL_SERIAL")
+    bridge = await Bridge.connect(settings)
+    await check_schema(bridge, settings)
+    with pytest.raises(RefusedError, match=r"holds no copies.*ALTER KEYSPACE") as caught:
+        await check_schema(bridge, replace(settings, datacenter="elsewhere", replication={"elsewhere": 3}))
+    await bridge.close()
+    assert (caught.value.reason, caught.value.field) == (Reason.SCHEMA_MISMATCH, "storage.replication")
 
 
 @pytest.mark.parametrize("text", ['[storage]\nengine = "sqlite"\n', "", "storage = 1\n", "not toml"])
@@ -121,6 +217,6 @@ def test_a_configuration_without_a_cassandra_is_wrong_usage(tmp_path: Path, text
 def test_a_ring_that_is_not_there_is_named(config: Path) -> None:
     config.write_text(config.read_text().replace("port = ", "port = 1 # "))
     assert run("status", "--config", str(config), "--json").exit_code == 4
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(BusyError) as caught:
         asyncio.run(open_cassandra(table_of(config), config.parent))
-    assert caught.value.field == "storage.contact_points"
+    assert (caught.value.reason, caught.value.field) == (Reason.NO_ANSWER, "storage.contact_points")
