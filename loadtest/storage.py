@@ -25,7 +25,7 @@ from rich.table import Table
 from idtrace.record import RecordKind, Status
 from loadtest.work import BATCH
 from registry.cassandra_bridge import Bridge, each
-from registry.cassandra_schema import change_schema, migrate, shipped
+from registry.cassandra_schema import change_schema, fingerprint, migrate
 from registry.cassandra_settings import CassandraSettings
 from registry.storage import Head, Outcome, Storage, Write
 from registry.storage_cassandra import CassandraStorage
@@ -140,7 +140,7 @@ def main(
     table: dict[str, object] = {
         "contact_points": contact_points,
         "port": port,
-        "keyspace": f"idtrace_bench_{copies}_{shipped()[-1].checksum[:8]}",
+        "keyspace": f"idtrace_bench_{copies}_{fingerprint()}",
         "ledger": os.urandom(4).hex(),
         "datacenter": datacenter,
         "replication": {datacenter: copies},

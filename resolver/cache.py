@@ -9,6 +9,9 @@ Three pools, each bounded and evicted least recently used first, so that none ca
 Two clocks. An entry ends when its time to live has passed on the monotonic clock (``now_ms``), so that nobody prolongs
 it by setting a clock back, and at the latest at its signed expiry on the wall clock (``now``), so that a machine that
 slept does not serve what has expired. An expired entry is never served.
+
+A proven answer of which nobody would tell that it has changed is served for a short time only, as
+``resolver/following.py`` says. It stays after that: where its watches are resumed, it is as good as before.
 """
 
 from __future__ import annotations
@@ -21,12 +24,16 @@ from idtrace.bundle import Verdict
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record
 from resolver.below import Below
+from resolver.following import FOR_EVER_MS, Basis
 from resolver.resolution import Resolution
 
 T = TypeVar("T")
 
-# What an answer weighs beside its body and values: objects, keys, signature (tracemalloc: 2,040 with a body of 272).
-_ENTRY_BYTES: Final = 1_800
+# What an answer weighs beside its body and values: objects, keys, signature (tracemalloc: 2,040 with a body of 272),
+# and what it rests on (450 with four zones).
+_ENTRY_BYTES: Final = 2_250
+# For an answer that nobody has to tell of: one made up, or a failure.
+_NOTHING: Final = Basis((), FOR_EVER_MS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ class Counters:
     expired: int = 0
     evicted: int = 0
     purged: int = 0
+    unfollowed: int = 0  # known, but nobody would have told of a change for too long
 
     def items(self) -> tuple[tuple[str, int], ...]:
         """Name and count of each."""
@@ -68,22 +76,28 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A usable entry: the resolution, how old it is, and how long it may still be kept."""
+    """A usable entry: the resolution, how old it is, and how long it may still be kept.
+
+    ``unfollowed_ms``: for how long it may have been out of date unheard, at most its age; None where changes are told.
+    ``doubtful``: there may be a newer one that nobody has told of, so ask; where that proves nothing, this one stands.
+    """
 
     resolution: Resolution
     age_ms: int
     ttl_ms: int
+    unfollowed_ms: int | None = None
+    doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A proven answer; both times monotonic, ms. ``shared``: it came from the cache that resolvers share."""
+    """A proven answer and what it rests on; both times monotonic, ms."""
 
     resolution: Resolution
     stored_ms: int
     until_ms: int
     size_bytes: int
-    shared: bool = False
+    basis: Basis
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +121,7 @@ class AnswerCache:
         self._denials: OrderedDict[Identifier, Entry] = OrderedDict()
         self._failures: OrderedDict[Identifier, Failure] = OrderedDict()
         self._below: Below[Identifier] = Below()  # whatever is in one of the three
+        self._doubted_ms = -1
 
     def __len__(self) -> int:
         """Entries of all three pools."""
@@ -116,16 +131,20 @@ class AnswerCache:
         """What may be answered without asking.
 
         ``fresh`` passes over proven answers but not over a failure in back-off: it must not be a way to hammer a node.
+        For the same reason nobody is asked to ask again about a doubtful answer while its last question has failed.
         """
         if not fresh:
             for pool in (self._answers, self._denials):
                 entry = self._living(pool, identifier, now, now_ms)
-                if entry is not None:
+                hit = self._hit(entry, now, now_ms) if entry is not None else None
+                if hit is not None and hit.ttl_ms <= 0:
+                    self.counters.unfollowed += 1
+                elif hit is not None:
                     if pool is self._answers:
                         self.counters.hits += 1
                     else:
                         self.counters.denial_hits += 1
-                    return _hit(entry, now, now_ms)
+                    return hit
         failure = self._failures.get(identifier)
         if failure is not None and now_ms < failure.until_ms:
             self.counters.failure_hits += 1
@@ -133,8 +152,8 @@ class AnswerCache:
         self.counters.misses += 1
         return None
 
-    def put(self, resolution: Resolution, *, now_ms: int, shared: bool = False) -> int:
-        """Keep a resolution as its kind may be kept; returns for how long, ms."""
+    def put(self, resolution: Resolution, *, now_ms: int, basis: Basis = _NOTHING) -> int:
+        """Keep a resolution as its kind may be kept, and what it rests on; returns for how long, ms."""
         identifier = resolution.identifier
         if resolution.bundle is None:
             return self._put_failure(resolution, now_ms)
@@ -146,13 +165,13 @@ class AnswerCache:
         self._below.add(identifier.prefix, identifier)
         until_ms = now_ms + resolution.ttl_ms
         if isinstance(resolution.bundle.outcome, Record):
-            entry = Entry(resolution, now_ms, until_ms, _size_bytes(resolution.bundle.outcome), shared)
+            entry = Entry(resolution, now_ms, until_ms, _size_bytes(resolution.bundle.outcome), basis)
             self._answers[identifier] = entry
             self.answer_bytes += entry.size_bytes
             while len(self._answers) > self.limits.answers or self.answer_bytes > self.limits.answer_bytes:
                 self._evict_answer()
         else:
-            self._denials[identifier] = Entry(resolution, now_ms, until_ms, 0, shared)
+            self._denials[identifier] = Entry(resolution, now_ms, until_ms, 0, basis)
             self._bound(self._denials, self.limits.denials)
         return resolution.ttl_ms
 
@@ -167,20 +186,42 @@ class AnswerCache:
         self.counters.purged += purged
         return purged
 
-    def drop(self, identifier: Identifier) -> None:
-        """Forget a proven answer: somebody has learned a newer one. A failure stays in its back-off."""
-        if identifier in self._answers or identifier in self._denials:
+    def drop(self, identifier: Identifier) -> bool:
+        """Forget a proven answer, if there is one: there is a newer one. A failure stays in its back-off."""
+        known = identifier in self._answers or identifier in self._denials
+        if known:
             self._drop(identifier)
+            self._unlist(identifier)
             self.counters.purged += 1
+        return known
 
-    def drop_shared(self) -> int:
-        """Forget all that came from the shared cache, which no longer tells what has changed; returns how many."""
-        pools = (self._answers, self._denials)
-        shared = [i for pool in pools for i, entry in pool.items() if entry.shared]
-        for identifier in shared:
-            self._drop(identifier)
-        self.counters.purged += len(shared)
-        return len(shared)
+    def forget(self, identifier: Identifier) -> bool:
+        """Forget a proven answer, if there is one, and a failure: whoever answers for the identifier says so."""
+        known = self.drop(identifier)
+        if self._failures.pop(identifier, None) is not None:
+            self._unlist(identifier)
+        return known
+
+    def doubt(self, *, now_ms: int) -> None:
+        """From now on nobody can tell whether what is kept here is still the latest: ask again before using it.
+
+        Nothing is dropped. What is proven and in force stays worth more than no answer, and to drop all of it at once
+        would send all questions on at once, at the very moment at which the shared cache is gone as well.
+        """
+        self._doubted_ms = now_ms
+
+    def _hit(self, entry: Entry, now: int, now_ms: int) -> Hit:
+        age_ms = now_ms - entry.stored_ms
+        left_ms = min(entry.until_ms - now_ms, (entry.resolution.expires - now) * 1000)
+        unfollowed_ms = entry.basis.unfollowed_ms(now_ms)
+        if unfollowed_ms is not None:
+            left_ms = min(left_ms, entry.basis.left_ms(unfollowed_ms))
+            unfollowed_ms = min(unfollowed_ms, age_ms)
+        doubtful = entry.stored_ms <= self._doubted_ms
+        if doubtful:
+            failure = self._failures.get(entry.resolution.identifier)
+            doubtful = failure is None or now_ms >= failure.until_ms
+        return Hit(entry.resolution, age_ms, left_ms, unfollowed_ms, doubtful)
 
     def _living(
         self, pool: OrderedDict[Identifier, Entry], identifier: Identifier, now: int, now_ms: int
@@ -233,11 +274,6 @@ class AnswerCache:
         if len(pool) > most:
             self._unlist(pool.popitem(last=False)[0])
             self.counters.evicted += 1
-
-
-def _hit(entry: Entry, now: int, now_ms: int) -> Hit:
-    left_ms = min(entry.until_ms - now_ms, (entry.resolution.expires - now) * 1000)
-    return Hit(entry.resolution, now_ms - entry.stored_ms, left_ms)
 
 
 def _size_bytes(record: Record) -> int:

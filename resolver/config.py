@@ -18,6 +18,7 @@ from idtrace.serving.edge import Edge
 from idtrace.serving.settings import Settings
 from resolver.cache import CacheLimits
 from resolver.effects import Limits
+from resolver.following import WATCHES_MAX
 
 # The largest bundle to verify, with room for its frame; a batch of 256 texts of 2 KiB has a quarter of that.
 MESSAGE_BYTES_MAX: Final = BUNDLE_BYTES_MAX + 65_536
@@ -65,6 +66,19 @@ class RedisConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchConfig:
+    """How registries tell this resolver of changes.
+
+    Attributes:
+        enabled: whether it asks them to. Without, every answer is used for ``limits.unfollowed_seconds`` at most.
+        most: zones that are followed at once; the one that nobody has asked about for longest gives way.
+    """
+
+    enabled: bool = True
+    most: int = WATCHES_MAX
+
+
+@dataclass(frozen=True, slots=True)
 class ResolverConfig:
     """What an operator decides. Paths are absolute or relative to the configuration file."""
 
@@ -75,15 +89,19 @@ class ResolverConfig:
     cache: CacheLimits
     log_level: str
     redis: RedisConfig | None = None
+    watch: WatchConfig = WatchConfig()
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object], base: Path) -> ResolverConfig:
         """Read a table; its tables ``limits`` and ``cache`` hold the limits that differ from ours, ``redis`` the rest.
 
+        ``[limits] unfollowed_seconds`` is how long an answer is used while nobody would tell that it has changed, and
+        ``[watch]`` is ``enabled`` (true) and ``most`` (:class:`WatchConfig`).
+
         Raises:
             InputError: naming the key and the rule.
         """
-        tables = {name: _table(mapping, name, base) for name in ("limits", "cache", "redis")}
+        tables = {name: _table(mapping, name, base) for name in ("limits", "cache", "redis", "watch")}
         settings = Settings({name: value for name, value in mapping.items() if name not in tables}, base)
         settings.role("resolver")
         config = cls(
@@ -103,6 +121,7 @@ class ResolverConfig:
             cache=_cache_limits(tables["cache"]),
             log_level=settings.text("log_level", "INFO"),
             redis=_redis(tables["redis"], base),
+            watch=_watch(tables["watch"]),
         )
         settings.end()
         return config
@@ -126,6 +145,7 @@ def _limits(table: Settings) -> Limits:
         endpoints_tried=table.integer("endpoints_tried", ours.endpoints_tried, least=1, most=ENDPOINTS_MAX),
         answer_seconds=table.integer("answer_seconds", ours.answer_seconds, least=0, most=TTL_SECONDS_MAX),
         chain_seconds=table.integer("chain_seconds", ours.chain_seconds, least=0, most=TTL_SECONDS_MAX),
+        unfollowed_seconds=table.integer("unfollowed_seconds", ours.unfollowed_seconds, least=0, most=TTL_SECONDS_MAX),
     )
     table.end()
     return limits
@@ -141,6 +161,15 @@ def _cache_limits(table: Settings) -> CacheLimits:
     )
     table.end()
     return limits
+
+
+def _watch(table: Settings) -> WatchConfig:
+    watch = WatchConfig(
+        enabled=table.boolean("enabled", default=True),
+        most=table.integer("most", WATCHES_MAX, least=1, most=4_096),
+    )
+    table.end()
+    return watch
 
 
 def _path(text: str, base: Path) -> Path | None:

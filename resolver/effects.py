@@ -37,6 +37,9 @@ class Limits:
     answer_seconds: int = 300
     # How long a verified delegation is used without asking its parent again: what a revocation waits at worst.
     chain_seconds: int = 300
+    # Where nobody tells of changes (no node that can, or not at the moment): what a recall waits then. A node restarts
+    # in less, and every thing that is asked for is asked for again this often.
+    unfollowed_seconds: int = 5
     # A failure under a cached chain younger than this is no rotation: a liar or a dead zone that is asked for random
     # names would otherwise send every question back to the root.
     restart_age_ms: int = 1_000
@@ -44,10 +47,22 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A verified chain and when (monotonic, ms) the first of its links was heard from its parent."""
+    """A verified chain and when (monotonic, ms) the first of its links was heard from its parent.
+
+    Attributes:
+        chain: the links, each verified.
+        since_ms: when the question left whose answer held the oldest of them.
+        links_ms: the same for each link; empty where all are as old as the oldest.
+    """
 
     chain: TrustedChain
     since_ms: int
+    links_ms: tuple[int, ...] = ()
+
+    @property
+    def asked_ms(self) -> tuple[int, ...]:
+        """When each link was asked for, root first."""
+        return self.links_ms or (self.since_ms,) * len(self.chain.links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +85,21 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Effect: the question is answered; remember what was verified on the way, whatever the verdict."""
+    """Effect: the question is answered; remember what was verified on the way, whatever the verdict.
+
+    Attributes:
+        resolution: the answer.
+        learned: every chain that was extended, the shortest first.
+        record: the record that was verified.
+        reached: the chain that a proven answer of this walk rests on.
+        asked_ms: when the question left that this chain's last zone has answered (monotonic).
+    """
 
     resolution: Resolution
     learned: tuple[Learned, ...] = ()
     record: VerifiedRecord | None = None
+    reached: Learned | None = None
+    asked_ms: int = 0
 
 
 Effect = ReadCache | Ask | Done

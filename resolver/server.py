@@ -14,15 +14,20 @@ from idtrace.errors import InputError, Reason
 from idtrace.serving.edge import serve
 from idtrace.serving.keyfile import load_public_keys, load_secret
 from idtrace.v1 import resolver_pb2_grpc
+from resolver.announced import Announced, kept_ms
 from resolver.cache import AnswerCache
-from resolver.cache_redis import RedisCache, RedisPlace
+from resolver.cache_redis import RedisCache
 from resolver.config import RedisConfig, ResolverConfig
 from resolver.driver import Clock, Resolver
+from resolver.following import Following
+from resolver.hearing import Hearing
+from resolver.redis_link import RedisPlace
 from resolver.service import ResolverService
 from resolver.shared_cache import SHARED_KEY_BYTES_MIN, Keys, Seal
 from resolver.sharing import Sharing
 from resolver.trust import TrustStore
 from resolver.upstream import GrpcUpstream
+from resolver.watching import Watching
 
 SERVICES: Final = ("idtrace.v1.ResolverService",)
 
@@ -53,7 +58,13 @@ def build(config: ResolverConfig, environment: Mapping[str, str]) -> Resolver:
     """
     anchor = Anchor.of(*load_public_keys(config.root_key))
     cache = AnswerCache(config.cache)
-    trust = TrustStore(chain_seconds=config.limits.chain_seconds)
+    following = Following(
+        root_endpoints=config.root_endpoints,
+        short_ms=config.limits.unfollowed_seconds * 1000,
+        most=config.watch.most if config.watch.enabled else 0,
+        announced=Announced(keep_ms=kept_ms(config.limits)),
+    )
+    trust = TrustStore(chain_seconds=config.limits.chain_seconds, following=following)
     clock = Clock()
     sharing: Sharing | None = None
     if config.redis is not None:
@@ -65,7 +76,9 @@ def build(config: ResolverConfig, environment: Mapping[str, str]) -> Resolver:
             clock=clock,
             limits=config.limits,
             keys=Keys(config.redis.prefix.encode()),
+            following=following,
         )
+    hearing = Hearing(following=following, cache=cache, trust=trust, clock=clock, sharing=sharing)
     return Resolver(
         anchor=anchor,
         root_endpoints=config.root_endpoints,
@@ -75,6 +88,8 @@ def build(config: ResolverConfig, environment: Mapping[str, str]) -> Resolver:
         trust=trust,
         clock=clock,
         sharing=sharing,
+        following=following,
+        watcher=Watching(following, hearing, now_ms=clock.now_ms),
     )
 
 

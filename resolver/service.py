@@ -131,6 +131,7 @@ def answer_to_pb(answer: Answer) -> pb.ResolveResponse:
         ttl_ms=min(answer.ttl_ms, _MS_MAX),
         # An answer from the cache took none; one that was shared took those of the walk.
         upstream_calls=0 if answer.source is Source.CACHE else resolution.upstream_calls,
+        unfollowed_ms=None if answer.unfollowed_ms is None else min(answer.unfollowed_ms, _MS_MAX),
     )
 
 

@@ -50,6 +50,12 @@ from idtrace.identifier import Identifier, Prefix
 
 # 256 bits: as strong as the MAC. A longer one is hashed down by HMAC itself.
 SHARED_KEY_BYTES_MIN: Final = 32
+# By how much the clocks of those who share a cache may differ unnoticed: they are one operator's and follow NTP, unlike
+# the strangers whom CLOCK_SKEW_SECONDS is for. It is taken off every entry's time, so a larger one would make a
+# resolver that has just begun to follow a zone refuse what the others have found out, for that long. With a clock that
+# is further ahead a zone's change can be missed until the entry of the zone itself is read, which goes along with every
+# answer; versions of records are compared whatever the clocks say.
+SHARED_SKEW_MS: Final = 2_000
 # A bundle is 2 to 8 KiB. One large value delays every reader of a single-threaded store.
 VALUE_BYTES_MAX: Final = 65_536
 # How long a version is remembered at least: twice the longest question that a configuration allows (30 s).
@@ -58,7 +64,7 @@ REMEMBERED_SECONDS: Final = 60
 _DIGITS: Final = 16
 _HEADER: Final = 3 * _DIGITS + 1
 _MAC_BYTES: Final = 32
-_DOMAIN: Final = b"idtrace/shared-cache/v1\0"
+_DOMAIN: Final = b"idtrace/shared-cache/v2\0"
 
 
 class EntryKind(Enum):
@@ -192,7 +198,8 @@ def supersedes(entry: Entry, held: Entry) -> bool:
 
 
 # KEYS[1]; ARGV: value, time to live in ms. Replies 0 where the value now stands, else 1 + the version that stands.
-# What does not look like an entry is overwritten. A number beyond 2**53 would not compare exactly, so it is none.
+# What does not look like an entry is overwritten, but not what may not be looked at: there could be a newer one.
+# A number beyond 2**53 would not compare exactly, so it is none.
 COMPARE_AND_SET: Final = f"""
 local function head(value)
   if #value < {_HEADER} then return nil end
@@ -202,6 +209,7 @@ local function head(value)
   return version, tick, string.sub(value, {2 * _DIGITS + 1}, {2 * _DIGITS + 1})
 end
 local held = redis.pcall('GETRANGE', KEYS[1], 0, {_HEADER - 1})
+if type(held) == 'table' and not string.find(held.err, 'WRONGTYPE', 1, true) then return held end
 if type(held) == 'string' then
   local version, tick, kind = head(held)
   if version then

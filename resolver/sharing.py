@@ -9,7 +9,9 @@ An entry is believed in these steps; the code carries the same numbers:
 2. its body is what we write: a bundle about this identifier, or the links of a chain;
 3. the chain hangs together, every link is in force at ``now``, and none lies below a floor of ours;
 4. the outcome belongs to the chain and to the identifier, and lies below no floor: no record goes back;
-5. what it proves is remembered, so that the store cannot take it back later (a replica that was promoted is older).
+5. what it proves is remembered, so that the store cannot take it back later (a replica that was promoted is older);
+6. no node has said since that it has changed, and one would have said so (``resolver/following.py``): as if we had
+   asked at the entry's tick, or earlier by as much as clocks may differ, on the delegations that we hold ourselves.
 
 Zones travel beside answers: each reading takes the chains of all zones above the identifier with it, so a resolver
 learns of a rotation or a revocation from whoever has met it first, and an answer that rests on the older delegation
@@ -26,16 +28,18 @@ from typing import Final, Protocol
 
 from idtrace import wire
 from idtrace.bundle import Denied, Revoked
-from idtrace.chain import Context, Link, TrustedChain, VerifiedRecord
+from idtrace.chain import TrustedChain, VerifiedRecord
 from idtrace.errors import IdtraceError, Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, RecordBody, check_values
-from idtrace.signature import CheckBudget, Signed
 from idtrace.statements import Denial, DenialReason
 from resolver.cache import AnswerCache
 from resolver.effects import Done, Learned, Limits
+from resolver.following import Basis, Following
 from resolver.resolution import Resolution, denied, recorded, revoked
+from resolver.shared_bodies import SharedChains, answer_body, answer_parts, chain_body
 from resolver.shared_cache import (
+    SHARED_SKEW_MS,
     VALUE_BYTES_MAX,
     Entry,
     EntryKind,
@@ -43,16 +47,14 @@ from resolver.shared_cache import (
     Miss,
     Seal,
     SharedCounters,
-    framed,
     identity,
     tombstone,
-    unframed,
     version_claimed,
 )
 from resolver.trust import TrustStore
 
-# Parsed delegations, 2 KiB each: the zones of a day. All answers of a zone share them.
-LINKS_KEPT: Final = 4_096
+# Names of zones' keys, 200 bytes each: the zones of a day.
+ZONE_KEYS_KEPT: Final = 4_096
 # While nobody tells what has changed: as long as a scan may be stale after a recall, by a little luck less.
 UNTRACKED_MS: Final = 2_000
 # Keys that are waiting to be read again; beyond, answers are dropped unread, and zones are read with the next question.
@@ -143,11 +145,16 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An answer of the shared cache, how old it is, and whether it may be kept here."""
+    """An answer of the shared cache, how old it is, whether it may be kept here, what it rests on.
+
+    ``unfollowed_ms``: for how long it may have been out of date unheard, at most its age; None where changes are told.
+    """
 
     resolution: Resolution
     age_ms: int
     keep: bool
+    basis: Basis
+    unfollowed_ms: int | None
 
 
 @dataclass(slots=True)
@@ -170,6 +177,7 @@ class Sharing:
         clock: Clock,
         limits: Limits,
         keys: Keys | None = None,
+        following: Following | None = None,
     ) -> None:
         self.counters = SharedCounters()
         self._store = store
@@ -179,7 +187,8 @@ class Sharing:
         self._clock = clock
         self._limits = limits
         self._keys = keys or Keys()
-        self._links: OrderedDict[Signed, Link] = OrderedDict()
+        self._following = Following() if following is None else following
+        self._chains = SharedChains(trust)
         self._zone_keys: OrderedDict[Prefix, bytes] = OrderedDict()
         self._reading: dict[bytes, _Reading] = {}
         self._written: OrderedDict[bytes, bytes] = OrderedDict()
@@ -234,21 +243,21 @@ class Sharing:
     def _take_zone(self, zone: Prefix, value: bytes | None) -> None:
         key = self._zone_key(zone)
         entry = self._open(key, value)
-        parts = unframed(entry.body) if entry is not None else None
-        if entry is None or parts is None:
+        if entry is None or entry.kind is not EntryKind.CHAIN:
             return
         try:
             # 2. and 3.
-            links = self._parsed(wire.signed_from_bytes(part) for part in parts)
-            chain = TrustedChain.from_authenticated(links, self._context(self._clock.now()))
+            chain, _ = self._chains.read(entry.body, now=self._clock.now())
         except IdtraceError:
             self.counters.outdated += 1
             return
         if chain.zone == zone:
-            age_ms = max(0, self._clock.wall_ms() - entry.tick_ms)
-            learned = Learned(chain, self._clock.now_ms() - age_ms)
-            # 5.
-            self._learn(learned)
+            now, now_ms, wall_ms = self._clock.now(), self._clock.now_ms(), self._clock.wall_ms()
+            held = self._trust.deepest((zone,), now=now, now_ms=now_ms)
+            links_ms = (self._asked_ms(entry),) * len(chain.links)
+            learned = Learned(chain, now_ms - max(0, wall_ms - entry.tick_ms), links_ms)
+            # 5. What we have asked for ourselves, and may still use, we know better the age of.
+            self._learn(learned, floors_only=held is not None and held.chain.signed == chain.signed)
 
     def _take_answer(self, identifier: Identifier, key: bytes, value: bytes | None) -> Found | None:
         # 1. written under this key by one of us, and alive
@@ -257,11 +266,11 @@ class Sharing:
             return None
         now = self._clock.now()
         try:
-            resolution, record = self._judge(identifier, entry, now)
+            resolution, record, teaches = self._judge(identifier, entry, now)
             # 5. remembered
-            chain = resolution.chain
-            assert chain is not None, "a bundle has a chain"
-            self._learn(Learned(chain, 0), floors_only=True)
+            if teaches:
+                assert resolution.chain is not None, "an answer has a chain"
+                self._learn(Learned(resolution.chain, 0), floors_only=True)
             latest = self._trust.accept(Done(resolution, (), record)).latest
         except IdtraceError as error:
             self.counters.outdated += 1
@@ -272,35 +281,68 @@ class Sharing:
         if not latest:
             self.counters.outdated += 1
             return None
-        ttl_ms = min(resolution.ttl_ms, (entry.expires - now) * 1000)
-        age_ms = max(0, self._clock.wall_ms() - entry.tick_ms)
-        return Found(replace(resolution, ttl_ms=ttl_ms), age_ms, keep=True)
+        # 6. not announced to have changed, and followed or young
+        found = self._followed(resolution, entry, record)
+        if found is None:
+            self.counters.outdated += 1
+        return found
 
-    def _judge(self, identifier: Identifier, entry: Entry, now: int) -> tuple[Resolution, VerifiedRecord | None]:
-        # 2. a bundle about this identifier
-        bundle = wire.bundle_from_bytes(entry.body)
+    def _followed(self, resolution: Resolution, entry: Entry, record: VerifiedRecord | None) -> Found | None:
+        now, now_ms, wall_ms = self._clock.now(), self._clock.now_ms(), self._clock.wall_ms()
+        asked_ms, version = self._asked_ms(entry), record.body.version if record is not None else 0
+        chain = self._held(resolution.chain, asked_ms)
+        if chain is None or self._following.announced.doubts(resolution.identifier, chain, asked_ms, version=version):
+            return None
+        basis = self._following.basis(chain, asked_ms, now_ms=now_ms)
+        unfollowed_ms = basis.unfollowed_ms(now_ms)
+        left_ms = basis.left_ms(unfollowed_ms)
+        if left_ms <= 0:
+            return None
+        age_ms = max(0, wall_ms - entry.tick_ms)
+        ttl_ms = min(resolution.ttl_ms, (entry.expires - now) * 1000, left_ms)
+        marked_ms = None if unfollowed_ms is None else min(unfollowed_ms, age_ms)
+        return Found(replace(resolution, ttl_ms=ttl_ms), age_ms, keep=True, basis=basis, unfollowed_ms=marked_ms)
+
+    def _asked_ms(self, entry: Entry) -> int:
+        """When the entry's question was asked at the latest, on our monotonic clock: its writer's may be ahead."""
+        return self._clock.now_ms() - (self._clock.wall_ms() - entry.tick_ms) - SHARED_SKEW_MS
+
+    def _held(self, chain: TrustedChain | None, asked_ms: int) -> Learned | None:
+        """These links with the times at which we have heard of them; None where we hold others, or none."""
+        assert chain is not None, "an answer has a chain"
+        # A revocation is nothing to start a walk from, so it is not held; the answer tells of it.
+        known = chain.upto(len(chain.links) - 1) if chain.is_revoked else chain
+        held = self._trust.held(known.zone)
+        if held is None or held.chain.signed != known.signed:
+            return None
+        links_ms = (*held.asked_ms, asked_ms) if chain.is_revoked else held.asked_ms
+        return Learned(chain, held.since_ms, links_ms)
+
+    def _judge(self, identifier: Identifier, entry: Entry, now: int) -> tuple[Resolution, VerifiedRecord | None, bool]:
+        """Steps 2 to 4; the last of the three says whether the chain may hold what step 5 has to remember."""
+        # 2. a chain, and an outcome about this identifier
+        links, said = answer_parts(entry.body)
+        about, outcome = wire.outcome_from_authenticated(said)
         # 3. a chain in force, below no floor
-        chain = TrustedChain.from_authenticated(self._parsed(bundle.delegations), self._context(now))
+        chain, teaches = self._chains.read(links, now=now)
         ceiling = self._limits.answer_seconds
         # 4. an outcome of this chain about this identifier
-        if bundle.identifier != identifier or not identifier.prefix.within(chain.zone):
+        if about != str(identifier) or not identifier.prefix.within(chain.zone):
             raise VerificationError(Reason.RECORD_WRONG_IDENTIFIER, "the entry is about another", field="entry")
-        if isinstance(bundle.outcome, Revoked):
-            if not chain.is_revoked:
-                raise VerificationError(Reason.ANSWER_CONTRADICTS_ITSELF, "the zone stands", field="entry")
-            return revoked(identifier, chain, now=now, ceiling_seconds=ceiling), None
-        chain.in_force(now)
-        if isinstance(bundle.outcome, Denied):
-            denial = Denial.parse(bundle.outcome.signed.payload)
-            return denied(bundle.outcome, denial, chain, now=now, ceiling_seconds=ceiling), None
-        record = bundle.outcome
-        body = RecordBody.parse(record.signed.payload)
+        if chain.is_revoked != isinstance(outcome, Revoked):
+            raise VerificationError(Reason.ANSWER_CONTRADICTS_ITSELF, "a zone stands or is revoked", field="entry")
+        if isinstance(outcome, Revoked):
+            return revoked(identifier, chain, now=now, ceiling_seconds=ceiling), None, teaches
+        if isinstance(outcome, Denied):
+            denial = Denial.parse(outcome.signed.payload)
+            return denied(outcome, denial, chain, now=now, ceiling_seconds=ceiling), None, teaches
+        body = RecordBody.parse(outcome.signed.payload)
         floor = self._trust.record(identifier)
-        if floor is not None and (body.version < floor[0] or (body.version == floor[0] and record.hash != floor[1])):
+        if floor is not None and (body.version < floor[0] or (body.version == floor[0] and outcome.hash != floor[1])):
             reason = Reason.RECORD_ROLLED_BACK if body.version < floor[0] else Reason.RECORD_FORKED
             raise VerificationError(reason, f"version {floor[0]} was seen", field="entry")
-        verified = VerifiedRecord(record, body, check_values(body, record.values))
-        return recorded(verified, chain, now=now, ceiling_seconds=ceiling), verified
+        verified = VerifiedRecord(outcome, body, check_values(body, outcome.values))
+        return recorded(verified, chain, now=now, ceiling_seconds=ceiling), verified, teaches
 
     def _open(self, key: bytes, value: bytes | None) -> Entry | None:
         # 1. written under this key by one of us, and alive
@@ -315,27 +357,13 @@ class Sharing:
             self.counters.expired += 1
         return None
 
-    def _parsed(self, delegations: Iterable[Signed]) -> tuple[Link, ...]:
-        links = []
-        for signed in delegations:
-            link = self._links.get(signed)
-            if link is None:
-                link = self._links[signed] = Link.read(signed)
-                if len(self._links) > LINKS_KEPT:
-                    self._links.popitem(last=False)
-            links.append(link)
-        return tuple(links)
-
     def _zone_key(self, zone: Prefix) -> bytes:
         key = self._zone_keys.get(zone)
         if key is None:
             key = self._zone_keys[zone] = self._keys.zone(zone)
-            if len(self._zone_keys) > LINKS_KEPT:
+            if len(self._zone_keys) > ZONE_KEYS_KEPT:
                 self._zone_keys.popitem(last=False)
         return key
-
-    def _context(self, now: int) -> Context:
-        return Context(now, CheckBudget(0), self._trust)
 
     def _learn(self, learned: Learned, *, floors_only: bool = False) -> None:
         for zone in self._trust.learn(learned, floors_only=floors_only):
@@ -355,7 +383,7 @@ class Sharing:
             # Of a revocation others must hear for as long as anything may rest on what was before.
             lives_seconds += self._limits.answer_seconds if chain.is_revoked else 0
             expires = min(chain.expires, tick_ms // 1000 + lives_seconds)
-            body = framed(wire.signed_to_bytes(signed) for signed in chain.signed)
+            body = chain_body(chain.signed)
             entry = Entry(EntryKind.CHAIN, chain.delegation.version, tick_ms, expires, body)
             self._write(self._keys.zone(chain.zone), entry, now)
         resolution = done.resolution
@@ -366,12 +394,17 @@ class Sharing:
         """Delete the answer: versions below this one are dead, for all resolvers, and cannot come back."""
         self._write(self._keys.answer(identifier), tombstone(version), self._clock.now())
 
+    def forget_zone(self, zone: Prefix, version: int) -> None:
+        """Delete the chain to a zone: what was asked for before now, or is below this version, is dead for all."""
+        dead = replace(tombstone(version), tick_ms=self._clock.wall_ms())
+        self._write(self._keys.zone(zone), dead, self._clock.now())
+
     def _entry(self, done: Done, started_wall_ms: int, now: int) -> Entry:
         resolution = done.resolution
         bundle = resolution.bundle
         assert bundle is not None, "only what is proven is shared"
         expires = min(resolution.expires, now + resolution.ttl_ms // 1000)
-        body = wire.bundle_to_bytes(bundle)
+        body = answer_body(bundle)
         floor = self._trust.record(resolution.identifier)
         seen = floor[0] if floor else 0
         match bundle.outcome:
@@ -418,7 +451,7 @@ class Sharing:
         """
         if keys is None:
             self.counters.invalidated += 1
-            self._cache.drop_shared()
+            self._cache.doubt(now_ms=self._clock.now_ms())
             return
         for key in keys:
             self.counters.invalidated += 1
@@ -430,9 +463,9 @@ class Sharing:
                 self._changed(key)
 
     def lost(self) -> None:
-        """Without a word of what changes, only what we have asked for ourselves is kept for its whole time."""
+        """Nobody tells any more what others have found out: what is kept is asked for again before it is used."""
         self.counters.lost += 1
-        self._cache.drop_shared()
+        self._cache.doubt(now_ms=self._clock.now_ms())
         for reading in self._reading.values():
             reading.changed = True
 

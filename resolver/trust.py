@@ -11,7 +11,8 @@ a stolen key could sign version 2**53 - 1 and lock the true owner out for ever (
 So once a zone's new delegation names none of the keys that signed a floor, the floor is void: what those keys signed
 proves nothing any more, and cannot be replayed either.
 
-A cached chain is used for ``chain_seconds`` after its oldest link was heard from that link's parent. A chain learned
+A cached chain is used for ``chain_seconds`` after its oldest link was heard from that link's parent, and only while the
+nodes above it would tell of a change, or shortly after (``resolver/following.py``). A chain learned
 on top of a cached one inherits that age, so a child that is asked again and again never prolongs its own delegation
 (ghost domains: Jiang et al. 2012, Unbound CVE-2026-40622).
 """
@@ -31,6 +32,7 @@ from idtrace.identifier import Identifier, Prefix
 from idtrace.signature import Kind, Signed, signed_hash
 from resolver.below import Below
 from resolver.effects import Done, Learned
+from resolver.following import Following
 
 K = TypeVar("K")
 
@@ -122,8 +124,11 @@ class Floored(Generic[K]):
 class TrustStore:
     """Verified chains by zone, and floors by zone and by identifier (:class:`idtrace.chain.Floors`)."""
 
-    def __init__(self, *, chain_seconds: int, limits: TrustLimits | None = None) -> None:
+    def __init__(
+        self, *, chain_seconds: int, limits: TrustLimits | None = None, following: Following | None = None
+    ) -> None:
         self._chain_ms = chain_seconds * 1000
+        self._following = Following() if following is None else following
         self._limits = limits or TrustLimits()
         self._chains: OrderedDict[Prefix, Learned] = OrderedDict()
         self._below: Below[Prefix] = Below()  # the zones of the chains
@@ -169,7 +174,21 @@ class TrustStore:
             usable = now_ms - learned.since_ms < self._chain_ms
         if not usable:
             self._drop_chain(learned.chain.zone)
-        return usable
+            return False
+        # One that is not followed now stays: it is as good as before where its watches are resumed.
+        basis = self._following.basis(learned, now_ms=now_ms)
+        return basis.left_ms(basis.unfollowed_ms(now_ms)) > 0
+
+    def held(self, zone: Prefix) -> Learned | None:
+        """The chain that was kept last for this zone, usable or not."""
+        return self._chains.get(zone)
+
+    def forget(self, zone: Prefix) -> int:
+        """Drop the chains to a zone and to all below it, to be asked for again; floors stay. Returns how many."""
+        chains = self._below.of(zone)
+        for below in chains:
+            self._drop_chain(below)
+        return len(chains)
 
     def accept(self, done: Done) -> Accepted:
         """Remember all that a walk has verified, whatever its verdict was."""
@@ -203,7 +222,7 @@ class TrustStore:
                 changed.append(zone)
                 self._supersede(link)
             self._zones.write(zone, floor)
-        if not learned.chain.is_revoked and not floors_only:
+        if not (floors_only or learned.chain.is_revoked or self._following.announced.doubts_chain(learned)):
             held_chain = self._chains.get(learned.chain.zone)
             if held_chain is None or held_chain.since_ms <= learned.since_ms:
                 self._keep_chain(learned)

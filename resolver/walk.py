@@ -106,6 +106,7 @@ class Walk:
         self._base: Learned | None = None
         self._base_is_cached = False
         self._learned: list[Learned] = []
+        self._reached: Learned | None = None
         # This step
         self._targets: list[str] = []
         self._asked_ms = 0
@@ -216,7 +217,7 @@ class Walk:
             detail = f"{held} links and {len(added)} more are beyond {LINKS_MAX}"
             raise VerificationError(Reason.CHAIN_TOO_DEEP, detail, field="answer.delegations")
         # 2. every delegation extends the chain and covers the identifier
-        reached = self._extend(base, added, context)
+        reached = self._reached = self._extend(base, added, context)
         chain = reached.chain
         if len(chain.links) - 1 > self._limits.depth:
             return self._fail(Reason.BUDGET_DEPTH, f"zone {chain.zone} is more than {self._limits.depth} zones deep")
@@ -260,7 +261,8 @@ class Walk:
             if not self._identifier.prefix.within(chain.zone):
                 detail = f"the node hands out {chain.zone}, which does not cover {self._identifier}"
                 raise VerificationError(Reason.REFERRAL_SIDEWAYS, detail, field="answer.delegations")
-            reached = Learned(chain, since_ms)
+            links_ms = (*(reached.asked_ms if reached else ()), self._asked_ms)
+            reached = Learned(chain, since_ms, links_ms)
             self._learned.append(reached)
         if reached is None:
             raise VerificationError(Reason.CHAIN_EMPTY, "there is no delegation", field="answer.delegations")
@@ -277,7 +279,8 @@ class Walk:
     def _end(self, resolution: Resolution, record: VerifiedRecord | None = None) -> Done:
         self.state = State.ENDED
         counted = replace(resolution, upstream_calls=len(self._visited), visited=tuple(self._visited))
-        return Done(counted, tuple(self._learned), record)
+        reached = self._reached if resolution.bundle is not None else None
+        return Done(counted, tuple(self._learned), record, reached, self._asked_ms)
 
 
 def _without_known(base: Learned | None, given: tuple[Signed, ...]) -> tuple[Learned | None, tuple[Signed, ...]]:
@@ -291,7 +294,7 @@ def _without_known(base: Learned | None, given: tuple[Signed, ...]) -> tuple[Lea
     links = base.chain.links
     shared = next((n for n, (ours, its) in enumerate(zip(links, given, strict=False)) if ours.signed != its), None)
     shared = min(len(links), len(given)) if shared is None else shared
-    return Learned(base.chain.upto(shared), base.since_ms), given[shared:]
+    return Learned(base.chain.upto(shared), base.since_ms, base.asked_ms[:shared]), given[shared:]
 
 
 def _check_referral(added: Sequence[Signed], named: Prefix, reached: Prefix) -> None:

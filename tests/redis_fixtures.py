@@ -12,9 +12,10 @@ from typing import Any, cast
 from idtrace.identifier import Identifier
 from idtrace.record import Record, RecordBody
 from resolver.cache import AnswerCache
-from resolver.cache_redis import RedisCache, RedisPlace
+from resolver.cache_redis import RedisCache
 from resolver.driver import Answer, Clock, Resolver
 from resolver.effects import Limits
+from resolver.redis_link import RedisPlace
 from resolver.shared_cache import Keys, Seal
 from resolver.sharing import Sharing
 from resolver.trust import TrustStore

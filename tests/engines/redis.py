@@ -7,6 +7,7 @@ import shutil
 import ssl
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.engines import EngineFailed, EngineUnavailable
@@ -23,7 +24,8 @@ class RedisServer:
     """One server; what it holds is gone after ``kill`` or ``stop``, as in a cache.
 
     A folder is one server's: a second object on the same folder is the same server. ``maxmemory`` as Redis writes it
-    ("64mb", evicting the least recently used); ``replica_of`` a server without a password and TLS.
+    ("64mb", evicting the least recently used); ``replica_of`` a server without a password and TLS; ``settings`` are
+    lines of redis.conf for what nothing else here says.
     """
 
     host = "127.0.0.1"
@@ -37,12 +39,16 @@ class RedisServer:
         tls: bool = False,
         password: str | None = None,
         replica_of: RedisServer | None = None,
+        client_certificates: bool = False,
+        settings: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.password = password
         self.replica_of = replica_of
         self.identity = Identity(folder / "tls") if tls else None
         self._maxmemory = maxmemory
+        self._client_certificates = client_certificates
+        self._settings = tuple(settings)
         self._process = Process(folder, "redis")
         self._port_given = port != 0
         self._port_file = folder / "port"
@@ -54,7 +60,9 @@ class RedisServer:
         account = f":{self.password}@" if self.password else ""
         if self.identity is None:
             return f"redis://{account}{self.host}:{self.port}/0"
-        return f"rediss://{account}{self.host}:{self.port}/0?ssl_ca_certs={self.identity.ca}"
+        ours = f"&ssl_certfile={self.identity.client_certificate}&ssl_keyfile={self.identity.client_key}"
+        trusted = f"?ssl_ca_certs={self.identity.ca}"
+        return f"rediss://{account}{self.host}:{self.port}/0{trusted}{ours if self._client_certificates else ''}"
 
     @property
     def running(self) -> bool:
@@ -82,7 +90,8 @@ class RedisServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         for left in reversed(range(STARTS_MAX)):
             self.port = self.port or free_port()
-            self._process.start([program, *self._options()])
+            (self.folder / "redis.conf").write_text("\n".join(self._settings) + "\n", "utf-8")
+            self._process.start([program, self.folder / "redis.conf", *self._options()])
             try:
                 self.wait_ready()
             except EngineFailed:
@@ -156,7 +165,7 @@ class RedisServer:
                 "tls-cert-file": str(self.identity.certificate),
                 "tls-key-file": str(self.identity.key),
                 "tls-ca-cert-file": str(self.identity.ca),
-                "tls-auth-clients": "no",
+                "tls-auth-clients": "yes" if self._client_certificates else "no",
             }
         if self._maxmemory:
             given |= {"maxmemory": self._maxmemory, "maxmemory-policy": "allkeys-lru"}
@@ -164,6 +173,33 @@ class RedisServer:
             given["requirepass"] = self.password
         words = [word for name, value in given.items() for word in (f"--{name}", value)]
         return words + (["--replicaof", self.replica_of.host, str(self.replica_of.port)] if self.replica_of else [])
+
+
+class RedisSentinel:
+    """One sentinel that watches ``master`` under the name ``name``; of three, two have to agree."""
+
+    def __init__(self, folder: Path, master: RedisServer, name: str, *, down_after_ms: int) -> None:
+        self.port = free_port()
+        self._process = Process(folder, "sentinel")
+        self._configuration = folder / "sentinel.conf"
+        self._lines = [
+            f"bind {RedisServer.host}",
+            f"port {self.port}",
+            f"dir {folder}",
+            f"sentinel monitor {name} {master.host} {master.port} 2",
+            f"sentinel down-after-milliseconds {name} {down_after_ms}",
+            f"sentinel failover-timeout {name} 5000",
+        ]
+
+    def start(self) -> None:
+        """Start it; it writes what it learns into its configuration."""
+        self._configuration.parent.mkdir(parents=True, exist_ok=True)
+        self._configuration.write_text("\n".join(self._lines) + "\n", "utf-8")
+        self._process.start([binary(), self._configuration, "--sentinel"])
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self._process.kill()
 
 
 def binary() -> str:

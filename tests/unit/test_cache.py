@@ -15,6 +15,7 @@ from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, Value
 from idtrace.signature import Signed
 from resolver.cache import AnswerCache, CacheLimits
+from resolver.following import Basis, Watch
 from resolver.resolution import Resolution
 from tests.simulator import NOW
 
@@ -52,6 +53,45 @@ def failed(identifier: Identifier, verdict: Verdict = Verdict.UNREACHABLE) -> Re
 def verdict(cache: AnswerCache, identifier: Identifier, now_ms: int = 0, *, now: int = NOW, fresh: bool = False) -> str:
     hit = cache.get(identifier, now=now, now_ms=now_ms, fresh=fresh)
     return "" if hit is None else str(hit.resolution.verdict)
+
+
+def test_what_nobody_follows_is_served_for_a_short_time_and_stays_for_when_it_is_followed_again() -> None:
+    cache = AnswerCache()
+    watch = Watch(Prefix.parse("88.118.8"), ("ent:7000",), 0, since_ms=500, heard_ms=1_000, until_ms=3_000)
+    for make in (found, absent):
+        cache.put(make(name(1)), now_ms=1_000, basis=Basis(((watch, 900),), 5_000))
+        told = cache.get(name(1), now=NOW, now_ms=2_999)
+        assert told is not None
+        assert (told.unfollowed_ms, told.ttl_ms) == (None, 58_001)
+        watch.until_ms = 0
+        marked = cache.get(name(1), now=NOW, now_ms=5_999)
+        assert marked is not None
+        assert (marked.unfollowed_ms, marked.age_ms, marked.ttl_ms) == (4_999, 4_999, 1)
+        assert cache.get(name(1), now=NOW, now_ms=6_000) is None
+        watch.until_ms = 8_000
+        assert cache.get(name(1), now=NOW, now_ms=6_001) is not None
+        watch.until_ms = 3_000
+    assert cache.counters.unfollowed == 2
+
+
+def test_it_was_never_out_of_date_for_longer_than_its_age() -> None:
+    cache = AnswerCache()
+    cache.put(found(name(1)), now_ms=1_000, basis=Basis(((Watch(Prefix.parse("88"), (), 0), 200),), 5_000))
+    hit = cache.get(name(1), now=NOW, now_ms=1_100)
+    assert hit is not None
+    assert (hit.unfollowed_ms, hit.ttl_ms) == (100, 4_100)
+
+
+def test_to_forget_one_is_to_forget_its_failure_too() -> None:
+    cache = AnswerCache()
+    cache.put(failed(name(1)), now_ms=0)
+    assert not cache.forget(name(1))
+    assert verdict(cache, name(1)) == ""
+    cache.put(found(name(1)), now_ms=0)
+    assert cache.forget(name(1))
+    assert not cache.forget(name(1))
+    assert len(cache) == 0
+    assert cache.purge(Prefix.parse("88")) == 0
 
 
 def test_hit_tells_age_and_what_is_left() -> None:
@@ -232,6 +272,7 @@ def test_counters_tell_what_happened() -> None:
         "expired": 0,
         "evicted": 0,
         "purged": 0,
+        "unfollowed": 0,
     }
 
 

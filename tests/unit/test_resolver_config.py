@@ -8,7 +8,7 @@ import pytest
 
 from idtrace.errors import InputError
 from resolver.cache import CacheLimits
-from resolver.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, OP_TIMEOUT_MS, ResolverConfig
+from resolver.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, OP_TIMEOUT_MS, ResolverConfig, WatchConfig
 from resolver.effects import Limits
 
 BASE = Path("/etc/idtrace")
@@ -21,6 +21,7 @@ def test_least_configuration_has_our_limits() -> None:
     assert config.root_endpoints == ("root.example:7000",)
     assert config.limits == Limits()
     assert config.cache == CacheLimits()
+    assert config.watch == WatchConfig(enabled=True, most=256)
     assert (config.edge.listen, config.edge.reflection) == ("127.0.0.1:7001", False)
     assert (config.edge.message_bytes_max, config.edge.in_flight_max) == (MESSAGE_BYTES_MAX, IN_FLIGHT_MAX)
 
@@ -35,7 +36,14 @@ def test_everything_can_be_set() -> None:
             "reflection": True,
             "log_level": "DEBUG",
             "in_flight_max": 7,
-            "limits": {"depth": 4, "question_ms": 2_000, "answer_seconds": 60, "chain_seconds": 0},
+            "limits": {
+                "depth": 4,
+                "question_ms": 2_000,
+                "answer_seconds": 60,
+                "chain_seconds": 0,
+                "unfollowed_seconds": 0,
+            },
+            "watch": {"enabled": False, "most": 9},
             "cache": {"answers": 5, "answer_bytes": 2_000_000, "denials": 6, "failures": 7},
         },
         BASE,
@@ -43,6 +51,7 @@ def test_everything_can_be_set() -> None:
     assert config.root_key == Path("/keys/root.pub")
     assert (config.limits.depth, config.limits.question_ms, config.limits.chain_seconds) == (4, 2_000, 0)
     assert config.limits.upstream_calls == Limits().upstream_calls
+    assert (config.limits.unfollowed_seconds, config.watch) == (0, WatchConfig(enabled=False, most=9))
     assert (config.cache.answers, config.cache.denials, config.cache.failures) == (5, 6, 7)
     assert (config.edge.reflection, config.edge.in_flight_max, config.log_level) == (True, 7, "DEBUG")
 
@@ -118,6 +127,10 @@ def test_missing_key_is_named(missing: str) -> None:
         ({"cache": {"answers": 0}}, "cache.answers"),
         ({"cache": []}, "cache"),
         ({"cache": {"entries": 3}}, "cache.entries"),
+        ({"limits": {"unfollowed_seconds": -1}}, "limits.unfollowed_seconds"),
+        ({"watch": {"most": 0}}, "watch.most"),
+        ({"watch": {"enabled": "no"}}, "watch.enabled"),
+        ({"watch": {"zones": 3}}, "watch.zones"),
         ({"root_endpoints": []}, "root_endpoints"),
         ({"root_endpoints": ["a:1"] * 5}, "root_endpoints"),
         ({"root_endpoints": ["nowhere"]}, "root_endpoints"),

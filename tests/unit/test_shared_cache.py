@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from idtrace.bundle import Verdict
 from idtrace.canonical import INTEGER_MAX
 from idtrace.chain import CHECKS_MAX, LINKS_MAX, Anchor, Context, Link, TrustedChain
 from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from resolver.cache import AnswerCache
 from resolver.effects import Learned
+from resolver.resolution import Resolution
 from resolver.shared_cache import (
     REMEMBERED_SECONDS,
     Breaker,
@@ -261,17 +263,53 @@ def test_floors_can_be_raised_without_a_chain_to_start_from() -> None:
     assert store.deepest((chain.zone,), now=NOW, now_ms=1_000) is None
 
 
-def test_cache_drops_one_answer_or_all_that_were_shared() -> None:
+def test_cache_drops_one_answer_and_nothing_where_there_is_none() -> None:
     built = tree()
-    built.register("88.118.8/SN-2")
     client = Client(built)
     cache = AnswerCache()
-    for name, shared in (("SN-1", True), ("SN-2", False), ("SN-absent", True)):
-        done = client.walk(f"88.118.8/{name}")
-        cache.put(done.resolution, now_ms=0, shared=shared)
+    for name in ("SN-1", "SN-absent"):
+        cache.put(client.walk(f"88.118.8/{name}").resolution, now_ms=0)
     cache.drop(Identifier.parse("88.118.8/SN-unknown"))
-    assert (len(cache), cache.counters.purged) == (3, 0)
-    assert cache.drop_shared() == 2
-    assert cache.get(Identifier.parse("88.118.8/SN-2"), now=NOW, now_ms=0) is not None
-    cache.drop(Identifier.parse("88.118.8/SN-2"))
-    assert (len(cache), cache.answer_bytes, cache.counters.purged) == (0, 0, 3)
+    assert (len(cache), cache.counters.purged) == (2, 0)
+    for name in ("SN-1", "SN-absent"):
+        cache.drop(Identifier.parse(f"88.118.8/{name}"))
+    assert (len(cache), cache.answer_bytes, cache.counters.purged) == (0, 0, 2)
+
+
+def test_what_was_kept_before_the_word_was_lost_is_doubtful_until_it_is_kept_anew() -> None:
+    built = tree()
+    client = Client(built)
+    cache = AnswerCache()
+    names = [Identifier.parse(f"88.118.8/{name}") for name in ("SN-1", "SN-absent")]
+    found = [client.walk(str(name)).resolution for name in names]
+
+    def doubtful(now_ms: int) -> list[bool]:
+        hits = [cache.get(name, now=NOW, now_ms=now_ms) for name in names]
+        assert all(hit is not None and hit.resolution.bundle is not None for hit in hits)
+        return [hit.doubtful for hit in hits if hit is not None]
+
+    for resolution in found:
+        cache.put(resolution, now_ms=1_000)
+    assert doubtful(1_000) == [False, False]
+    cache.doubt(now_ms=2_000)
+    assert doubtful(2_000) == [True, True]
+    cache.put(found[0], now_ms=2_001)
+    assert doubtful(2_001) == [False, True]
+    cache.doubt(now_ms=3_000)
+    assert doubtful(3_000) == [True, True]
+
+
+def test_doubtful_answer_is_not_asked_for_again_while_its_last_question_is_in_back_off() -> None:
+    built = tree()
+    client = Client(built)
+    cache = AnswerCache()
+    name = Identifier.parse("88.118.8/SN-1")
+    cache.put(client.walk(str(name)).resolution, now_ms=0)
+    cache.doubt(now_ms=10)
+    cache.put(Resolution(name, Verdict.UNREACHABLE, None, "nobody answers"), now_ms=20)
+    seen = []
+    for now_ms in (20, 20 + cache.limits.unreachable_ms - 1, 20 + cache.limits.unreachable_ms):
+        hit = cache.get(name, now=NOW, now_ms=now_ms)
+        assert hit is not None
+        seen.append((hit.resolution.verdict, hit.doubtful))
+    assert seen == [(Verdict.FOUND, False), (Verdict.FOUND, False), (Verdict.FOUND, True)]
