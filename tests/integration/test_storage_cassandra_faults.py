@@ -12,14 +12,19 @@ from typing import Any
 
 import pytest
 
+from idtrace.delegation import Role
+from idtrace.record import Record
+from idtrace.statements import Receipt
 from registry.cassandra_bridge import Bridge
 from registry.cassandra_ledger import SwapUnknownError
-from registry.cassandra_schema import migrate
+from registry.cassandra_schema import fingerprint, migrate
 from registry.cassandra_settings import CassandraSettings
 from registry.storage import Outcome
 from registry.storage_cassandra import CassandraStorage
+from tests.core_fixtures import signer
 from tests.engines.cassandra import CassandraCluster
 from tests.integration.test_storage_contract import FIRST, OTHER, SECOND
+from tests.nodes import Nodes, key_name, make_record
 from tests.registry_fixtures import head_of, typed_record, until, write_of
 from tests.storages import cassandra_settings
 
@@ -69,40 +74,51 @@ class CuttingProxy:
 
 
 @asynccontextmanager
-async def through_proxy(folder: Path, **changes: object) -> AsyncIterator[tuple[CuttingProxy, CassandraStorage]]:
+async def proxied(folder: Path, **changes: object) -> AsyncIterator[tuple[CuttingProxy, CassandraSettings]]:
+    """A proxy before the one node, and settings that go through it."""
     direct = await cassandra_settings(folder)
     proxy = CuttingProxy(direct.contact_points[0], direct.port)
     server = await asyncio.start_server(proxy.serve, direct.contact_points[0], 0)
     settings = await cassandra_settings(folder, **changes)
-    store = CassandraStorage(replace(settings, port=server.sockets[0].getsockname()[1]))
     try:
-        await store.open()
-        yield proxy, store
+        yield proxy, replace(settings, port=server.sockets[0].getsockname()[1])
     finally:
-        await store.close()
         server.close()
         await asyncio.gather(*proxy.serving, return_exceptions=True)
 
 
-def cut_swaps(proxy: CuttingProxy, store: CassandraStorage) -> list[Any]:
-    """The connection that carries the next swap's batch name is cut with its answer; tells the names."""
-    bridge, swaps = store._ledger._bridge, []
-    once = bridge.once
+@asynccontextmanager
+async def through_proxy(folder: Path, **changes: object) -> AsyncIterator[tuple[CuttingProxy, CassandraStorage]]:
+    async with proxied(folder, **changes) as (proxy, settings):
+        store = CassandraStorage(settings)
+        try:
+            await store.open()
+            yield proxy, store
+        finally:
+            await store.close()
 
-    async def cutting(statement: Any, values: Any = (), *, profile: str) -> Any:
+
+def cut_swaps(proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The connection that carries the next swap's batch name is cut with its answer; tells the names."""
+    swaps: list[Any] = []
+    once = Bridge.once
+
+    async def cutting(bridge: Bridge, statement: Any, values: Any = (), *, profile: str) -> Any:
         if profile.startswith("swap"):
             swaps.append(values[1])
             if len(swaps) == 1:
                 proxy.needle = values[1].bytes
-        return await once(statement, values, profile=profile)
+        return await once(bridge, statement, values, profile=profile)
 
-    bridge.once = cutting  # type: ignore[method-assign]  # to know the batch's name before the server does
+    monkeypatch.setattr(Bridge, "once", cutting)  # to know the batch's name before the server does
     return swaps
 
 
-async def test_a_connection_that_is_cut_after_the_swap_is_a_success_and_no_conflict(tmp_path: Path) -> None:
+async def test_a_connection_that_is_cut_after_the_swap_is_a_success_and_no_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with through_proxy(tmp_path) as (proxy, store):
-        swaps = cut_swaps(proxy, store)
+        swaps = cut_swaps(proxy, monkeypatch)
         assert await store.commit([write_of(FIRST, "key-1"), write_of(OTHER, "key-2")]) == [Outcome.COMMITTED] * 2
         assert proxy.cut == 1
         assert len(swaps) == 1  # known from the head alone: nothing was sent twice
@@ -110,9 +126,32 @@ async def test_a_connection_that_is_cut_after_the_swap_is_a_success_and_no_confl
         assert await store.heads(["88.118.8/A"]) == {"88.118.8/A": head_of(SECOND)}
 
 
-async def test_where_nobody_answers_the_outcome_is_unknown_and_the_key_tells_later(tmp_path: Path) -> None:
+async def test_a_registration_whose_swap_was_cut_is_given_its_receipt_and_no_conflict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the whole node: over gRPC the caller sees one receipt, and the same one if it asks again."""
+    async with proxied(tmp_path) as (proxy, settings), Nodes(tmp_path) as nodes:
+        places = {name: getattr(settings, name) for name in ("port", "keyspace", "ledger")}
+        points = list(settings.contact_points)
+        await nodes.registry("", storage={"engine": "cassandra", "contact_points": points, **places})
+        record = make_record("88.118.8/CUT", {"lot": "L1"}, by=signer(key_name(Role.RECORD, "")))
+        swaps = cut_swaps(proxy, monkeypatch)
+        first = await nodes.submit(record, "key-cut-00001")
+        assert (proxy.cut, len(swaps)) == (1, 1)  # known from the head alone: nothing was sent twice
+        receipt = Receipt.parse(first.receipt.signed.payload)
+        assert (receipt.version, receipt.record_hash) == (1, record.hash)
+        assert await nodes.submit(record, "key-cut-00001") == first
+        found = (await nodes.get("88.118.8/CUT")).outcome
+        assert isinstance(found, Record)
+        assert found.hash == record.hash
+        assert len(swaps) == 1
+
+
+async def test_where_nobody_answers_the_outcome_is_unknown_and_the_key_tells_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with through_proxy(tmp_path, settle_seconds=0.5, request_timeout_seconds=0.5) as (proxy, store):
-        swaps = cut_swaps(proxy, store)
+        swaps = cut_swaps(proxy, monkeypatch)
         once = store._ledger._bridge.once
 
         async def silent(statement: Any, values: Any = (), *, profile: str) -> Any:
@@ -136,7 +175,8 @@ async def open_three(cluster: CassandraCluster, ledger: str) -> CassandraStorage
     table: dict[str, object] = {
         "contact_points": cluster.contact_points,
         "port": cluster.port,
-        "keyspace": "faults",
+        # A standing cluster outlives a change of the tables that is not released yet.
+        "keyspace": f"faults_{fingerprint()}",
         "ledger": ledger,
         "replication": {"datacenter1": 3},
     }
