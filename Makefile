@@ -15,6 +15,9 @@ OUT ?= .
 JOBS ?= 2
 # Nodes of Cassandra: 1, or 3 for what a cluster does when one of them dies.
 NODES ?= 1
+# make demo and make serve: 1 for a Cassandra and a Redis in place of the embedded defaults.
+ENGINES ?= 0
+DEMO = $(if $(filter 1,$(ENGINES)),$(BIN)/python -m tests.engines.demo,$(BIN)/idtrace demo)
 PYTEST := $(BIN)/pytest -q -n $(JOBS) -p no:cacheprovider
 
 .PHONY: setup proto lock check test demo serve bench clean released engines engines-stop faults
@@ -80,11 +83,12 @@ engines-stop: setup
 faults: setup
 	@$(BIN)/pytest -q -p no:cacheprovider -m faults
 
+# With ENGINES=1 on a real Cassandra and a real Redis: those of `make engines` or, where none runs, for as long as it takes.
 demo: setup
-	@$(BIN)/idtrace demo
+	@$(DEMO)
 
 serve: setup
-	@$(BIN)/idtrace demo --serve
+	@$(DEMO) --serve
 
 bench: setup
 	@$(BIN)/python -m loadtest

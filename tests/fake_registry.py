@@ -14,11 +14,11 @@ from grpc_status import rpc_status
 
 from idtrace import wire
 from idtrace.errors import BusyError, IdtraceError, Reason, RefusedError
-from idtrace.identifier import Prefix
+from idtrace.identifier import Identifier, Prefix
 from idtrace.record import RecordBody
 from idtrace.serving.errors import item_error, rich_status
 from idtrace.signature import Kind, sign
-from idtrace.statements import Receipt
+from idtrace.statements import Denial, DenialReason, Receipt
 from idtrace.v1 import record_pb2 as pb
 from idtrace.v1 import registry_pb2
 from tests.core_fixtures import signer
@@ -33,17 +33,32 @@ class FakeRegistry:
         self.faults: list[Fault | None] = []
         self.stored: dict[str, tuple[str, bytes]] = {}
         self.receipts: dict[str, pb.Receipt] = {}
+        self.records: dict[str, pb.Record] = {}
+        self.asked: list[str] = []
+        self.denies = DenialReason.IDENTIFIER_ABSENT
         self.batches: list[int] = []
         self.refuse: Callable[[str], IdtraceError | None] = lambda _: None
         self.address = ""
         self._lock = threading.Lock()
 
     def answer(self, request: Any, context: grpc.ServicerContext) -> Any:
-        """RegisterBatch, the one method there is."""
+        """RegisterBatch."""
         with self._lock:
             self.batches.append(len(request.items))
             fault = self.faults.pop(0) if self.faults else None
         return fault(self, request, context) if fault else self.register(request)
+
+    def get(self, request: Any, _: grpc.ServicerContext) -> Any:
+        """Get: the record as it was registered, or a denial."""
+        with self._lock:
+            self.asked.append(request.identifier)
+            held = self.records.get(request.identifier)
+        if held is not None:
+            return registry_pb2.RegistryServiceGetResponse(answer=pb.NodeAnswer(record=held))
+        zone, at = Prefix.parse("88.118.8"), int(time.time())
+        said = Denial(Identifier.parse(request.identifier), zone, self.denies, at, at + 60)
+        denial = pb.Denial(signed=wire.signed_to_pb(sign(Kind.DENIAL, said.payload(), signer("node of 88.118.8"))))
+        return registry_pb2.RegistryServiceGetResponse(answer=pb.NodeAnswer(denial=denial))
 
     def register(self, request: Any) -> Any:
         with self._lock:
@@ -59,6 +74,7 @@ class FakeRegistry:
                 error = RefusedError(Reason.IDENTIFIER_TAKEN, f"{name} is registered already")
             else:
                 self.stored[name] = (item.idempotency_key, record.hash)
+                self.records[name] = item.record
                 said = Receipt(Prefix.parse("88.118.8"), body.identifier, 1, record.hash, int(time.time()))
                 signed = sign(Kind.RECEIPT, said.payload(), signer("node of 88.118.8"))
                 self.receipts[item.idempotency_key] = pb.Receipt(signed=wire.signed_to_pb(signed))
@@ -105,12 +121,17 @@ def fake_registry() -> Iterator[FakeRegistry]:
     """One that listens."""
     fake = FakeRegistry()
     server = grpc.server(futures.ThreadPoolExecutor(4))
-    method = grpc.unary_unary_rpc_method_handler(
-        fake.answer,
-        request_deserializer=registry_pb2.RegisterBatchRequest.FromString,
-        response_serializer=registry_pb2.RegisterBatchResponse.SerializeToString,
+    batch, get = (
+        grpc.unary_unary_rpc_method_handler(
+            method, request_deserializer=asked.FromString, response_serializer=answered.SerializeToString
+        )
+        for method, asked, answered in (
+            (fake.answer, registry_pb2.RegisterBatchRequest, registry_pb2.RegisterBatchResponse),
+            (fake.get, registry_pb2.RegistryServiceGetRequest, registry_pb2.RegistryServiceGetResponse),
+        )
     )
-    service = grpc.method_handlers_generic_handler("idtrace.v1.RegistryService", {"RegisterBatch": method})
+    methods = {"RegisterBatch": batch, "Get": get}
+    service = grpc.method_handlers_generic_handler("idtrace.v1.RegistryService", methods)
     server.add_generic_rpc_handlers((service,))
     fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()

@@ -2,10 +2,14 @@
 
 While the node works on one batch, the next one is read and signed. A batch that got no answer is sent again as the
 same bytes, so the node recognises what it has; if the node stays silent the run ends, and the next run goes on.
+
+A journal is believed only at the node that gave its receipts: another one (the real node after a rehearsal) has none of
+those records, and "already" would be a lie. So the node is asked for what the first and the last receipt are about.
 """
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,18 +18,21 @@ from typing import Any, Final
 
 import grpc
 
-from idtrace.cli.client import ATTEMPTS, Node, again, failure_of_call
+from idtrace.bundle import Denied, Referred
+from idtrace.cli import client
+from idtrace.cli.client import Node, again, failure_of_call
 from idtrace.cli.drafts import idempotency_key, signed_record
 from idtrace.cli.exits import ExitCode, Failure, node_code
 from idtrace.cli.journal import Journal
 from idtrace.cli.rows import BadLine, Line
 from idtrace.cli.trust import ReceiptCheck
-from idtrace.errors import IdtraceError, InputError, OutcomeUnknownError, Reason
+from idtrace.errors import IdtraceError, InputError, OutcomeUnknownError, Reason, RefusedError
 from idtrace.record import Record
 from idtrace.serving.errors import code_name, error_of
 from idtrace.signature import Signed, Signer
+from idtrace.statements import Denial, DenialReason, Receipt
 from idtrace.v1 import registry_pb2, registry_pb2_grpc
-from idtrace.wire import record_to_pb, signed_from_pb
+from idtrace.wire import answer_from_pb, record_to_pb, signed_from_pb
 
 # The node's limit; fewer make the bar move sooner, more do not make it faster.
 BATCH_LINES_MAX: Final = 2_000
@@ -33,6 +40,14 @@ BATCH_LINES_MAX: Final = 2_000
 BATCH_BYTES_MAX: Final = 2_097_152
 # One batch at the node, one on its way: a third would only wait.
 UNDER_WAY_MAX: Final = 2
+# Lines of unknown outcome that are kept until the end of the run, 2 KiB each, to be asked after once more; a node that
+# leaves more than this in the dark will not know better a moment later.
+UNKNOWN_KEPT_MAX: Final = 2 * BATCH_LINES_MAX
+
+_DISABLED: Final = DenialReason.PREFIX_DISABLED
+_OTHER_JOURNAL: Final = (
+    "register at the node that gave the receipts, or keep those of this node in a journal of their own: --journal FILE"
+)
 
 
 class Fate(StrEnum):
@@ -42,6 +57,7 @@ class Fate(StrEnum):
     ALREADY = "already"  # the journal has its receipt, or the same line stood earlier in the file
     REFUSED = "refused"
     MALFORMED = "malformed"
+    UNKNOWN = "unknown"  # the node could not say whether it has it, twice; the next run asks with the same bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +109,18 @@ class BulkRun:
         self._clock = clock
         self._settled = settled
         self._batch_lines = batch_lines
+        self._unknown: list[Item] = []
 
     def run(self, lines: Iterable[Line | BadLine]) -> None:
         """Register them all.
 
         Raises:
-            Failure: UNREACHABLE where the node stays silent, REFUSED where it refuses a batch as a whole.
+            Failure: UNREACHABLE where the node stays silent, REFUSED where it refuses a batch as a whole, USAGE where
+                the journal is another node's.
             InputError: the file cannot be read to its end; whatever had left by then is settled.
             VerificationError: a receipt is not what it claims to be.
         """
+        self._require_own_journal()
         under_way: deque[tuple[list[Item], Any]] = deque()
         try:
             for items in self._batches(lines):
@@ -113,9 +132,44 @@ class BulkRun:
         except InputError:  # the rest of the file cannot be read; what has left still gets its receipt
             while under_way:
                 self._settle(*under_way.popleft())
+            self._settle_unknown()
             raise
         while under_way:
             self._settle(*under_way.popleft())
+        self._settle_unknown()
+
+    def _require_own_journal(self) -> None:
+        """Ask the node for what the journal has receipts of.
+
+        Raises:
+            Failure: USAGE where it does not hold that very record, or as :meth:`Node.ask`.
+        """
+        for receipt in self._journal.held():
+            outcome = self._held_by_node(receipt)
+            if isinstance(outcome, Record) and outcome.hash == receipt.record_hash:
+                continue
+            if isinstance(outcome, Denied) and Denial.parse(outcome.signed.payload).reason is _DISABLED:
+                disabled = RefusedError(Reason.PREFIX_NOT_ENABLED, f"prefix {receipt.identifier.prefix} is disabled")
+                raise Failure(ExitCode.REFUSED, disabled, title=f"refused by {self._node.address}")
+            said = "has another record of" if isinstance(outcome, Record) else "does not have"
+            detail = f"{self._node.address} {said} {receipt.identifier}, for which {self._journal.path} holds a receipt"
+            foreign = InputError(Reason.RECEIPT_WRONG_RECORD, detail, field=str(self._journal.path))
+            raise Failure(ExitCode.USAGE, foreign, title="the journal is another node's", hint=_OTHER_JOURNAL)
+
+    def _held_by_node(self, receipt: Receipt) -> Record | Denied | Referred:
+        stub = registry_pb2_grpc.RegistryServiceStub(self._node.channel)
+        question = registry_pb2.RegistryServiceGetRequest(identifier=str(receipt.identifier), version=receipt.version)
+        return answer_from_pb(again(lambda: self._node.ask(stub.Get, question)).answer).outcome
+
+    def _settle_unknown(self) -> None:
+        """Ask once more, with the same keys, after lines whose outcome the node could not tell."""
+        left, self._unknown = self._unknown, []
+        if left:
+            time.sleep(client.FIRST_PAUSE_SECONDS)  # a store that has lost a batch's outcome is opened anew meanwhile
+        for start in range(0, len(left), self._batch_lines):
+            items = left[start : start + self._batch_lines]
+            for item, error in self._take(items, self._send(items)):
+                self._settled(Outcome(item.line.number, item.identifier, Fate.UNKNOWN, error))
 
     def _batches(self, lines: Iterable[Line | BadLine]) -> Iterator[list[Item]]:
         batch: list[Item] = []
@@ -161,25 +215,24 @@ class BulkRun:
             if failure.code is not ExitCode.UNREACHABLE:
                 raise failure from None
             response = self._send(items)
-        for _ in range(ATTEMPTS - 1):
-            items = self._take(items, response, last=False)
-            if not items:
-                return
-            response = self._send(items)
-        self._take(items, response, last=True)
+        for item, doubt in self._take(items, response):
+            if len(self._unknown) < UNKNOWN_KEPT_MAX:
+                self._unknown.append(item)
+            else:
+                self._settled(Outcome(item.line.number, item.identifier, Fate.UNKNOWN, doubt))
 
     def _send(self, items: list[Item]) -> Any:
         return again(lambda: self._node.ask(self._stub.RegisterBatch, _request(items)))
 
-    def _take(self, items: list[Item], response: Any, *, last: bool) -> list[Item]:
-        """Book the results of a batch; returns the items that are worth another try."""
+    def _take(self, items: list[Item], response: Any) -> list[tuple[Item, IdtraceError]]:
+        """Book the results of a batch; returns those whose outcome is unknown, which stay pending in the journal."""
         if len(response.results) != len(items):
             detail = f"{len(response.results)} results for {len(items)} items"
             nonsense = OutcomeUnknownError(Reason.ANSWER_MALFORMED, detail)
             raise Failure(ExitCode.UNREACHABLE, nonsense, title=f"{self._node.address} answers nonsense")
         receipts: list[tuple[Item, Signed]] = []
         refused: list[tuple[Item, IdtraceError]] = []
-        repeat: list[Item] = []
+        unknown: list[tuple[Item, IdtraceError]] = []
         for item, result in zip(items, response.results, strict=True):
             if result.WhichOneof("result") == "receipt":
                 signed = signed_from_pb(result.receipt.signed, "receipt")
@@ -187,13 +240,7 @@ class BulkRun:
                 receipts.append((item, signed))
                 continue
             error = _item_error(result.error)
-            if node_code(error) is ExitCode.REFUSED:
-                refused.append((item, error))
-            elif last:
-                # Its outcome is unknown: it stays pending in the journal, and the next run asks with the same bytes.
-                self._settled(Outcome(item.line.number, item.identifier, Fate.REFUSED, error))
-            else:
-                repeat.append(item)
+            (refused if node_code(error) is ExitCode.REFUSED else unknown).append((item, error))
         self._journal.settle(
             [(item.line.number, item.digest, item.identifier, signed) for item, signed in receipts],
             [item.digest for item, _ in refused],
@@ -202,7 +249,7 @@ class BulkRun:
             self._settled(Outcome(item.line.number, item.identifier, Fate.REGISTERED, receipt=signed))
         for item, error in refused:
             self._settled(Outcome(item.line.number, item.identifier, Fate.REFUSED, error))
-        return repeat
+        return unknown
 
 
 def _request(items: list[Item]) -> Any:

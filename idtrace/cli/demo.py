@@ -6,89 +6,37 @@ says whether all of them held.
 
 from __future__ import annotations
 
-import io
-import json
 import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from idtrace.bundle import Bundle
-from idtrace.cli import demo_data
-from idtrace.cli.demo_check import Prover, Tally, resolve_all
+from idtrace.cli import demo_data, demo_faults
+from idtrace.cli.demo_check import Prover, Tally
+from idtrace.cli.demo_engines import DATACENTER, Engines
+from idtrace.cli.demo_story import Story, json_command, quiet_command, register_file, run_command, sweep
 from idtrace.cli.demo_tree import NODES, DemoTree
-from idtrace.cli.exits import ExitCode, Failure
+from idtrace.cli.exits import ExitCode
 from idtrace.cli.options import JsonOption, anchor_of, now, output_of
-from idtrace.cli.output import Output, listing, plain
-from idtrace.errors import OutcomeUnknownError, Reason
+from idtrace.cli.output import listing
 from idtrace.record import Record
 
+__all__ = ["demo", "quiet_command", "run_command"]
+
 HOSTED_LINES: Final = 200
+# Has asked nobody before its sweep: whatever it need not ask the tree for, it has from the cache that resolvers share.
+SHARER: Final = "resolver-b"
 # Resolver, what for, and how many (0: every one).
-SWEEPS: Final = (("resolver-a", "cold", 0), ("resolver-a", "warm", 2_500), ("resolver-b", "other resolver", 500))
+SWEEPS: Final = (("resolver-a", "cold", 0), ("resolver-a", "warm", 2_500), (SHARER, "other resolver", 500))
 SCANNED: Final = f"]d2\x1d01{demo_data.GTIN}21D000010\x1d17280531102026A00"
 MISREAD: Final = f"(01){demo_data.GTIN[:-1]}3(21)D000010"
-
-
-@dataclass(slots=True)
-class Step:
-    """One line of the report: what was tried, what came out, and whether that is what has to come out."""
-
-    name: str
-    result: str
-    holds: bool
-
-
-@dataclass(slots=True)
-class Story:
-    """The demonstration under way."""
-
-    output: Output
-    tree: DemoTree
-    packages: int
-    steps: list[Step] = field(default_factory=list)
-
-    def say(self, name: str, result: str, *, holds: bool = True) -> None:
-        """Add a line to the report and show it as it comes."""
-        self.steps.append(Step(name, result, holds))
-        mark = Text("✓ ", style="green") if holds else Text("✗ ", style="bold red")
-        self.output.show(Text.assemble(mark, f"{name:<42}", (plain(result), "dim")))
-
-
-def run_command(*arguments: str) -> tuple[int, str]:
-    """Run one ``idtrace`` command in this process; returns its exit code and all that it printed."""
-    from idtrace.cli.app import app
-
-    printed = io.StringIO()
-    with redirect_stdout(printed), redirect_stderr(printed):
-        try:
-            code = typer.main.get_command(app).main(list(arguments), prog_name="idtrace", standalone_mode=False)
-        except typer.BadParameter as error:
-            return int(ExitCode.USAGE), str(error)
-    return int(code or 0), printed.getvalue()
-
-
-def quiet_command(*arguments: str) -> str:
-    """Run one command that has to succeed; returns what it printed.
-
-    Raises:
-        Failure: it did not; with what it said.
-    """
-    code, printed = run_command(*arguments)
-    if code != ExitCode.OK:
-        shown = " ".join(arguments)
-        error = OutcomeUnknownError(Reason.INTERNAL, f"idtrace {shown} ended with {code}: {printed[-1_000:]}")
-        raise Failure(ExitCode(code) if code in tuple(ExitCode) else ExitCode.USAGE, error, title="a step failed")
-    return printed
 
 
 def demo(
@@ -100,15 +48,33 @@ def demo(
     keep: Annotated[
         Path | None, typer.Option("--keep", metavar="DIR", help="New folder for keys, stores and proofs; kept.")
     ] = None,
+    cassandra: Annotated[
+        str, typer.Option("--cassandra", metavar="HOST:PORT", help="Keep records there, in a keyspace of our own.")
+    ] = "",
+    datacenter: Annotated[
+        str, typer.Option("--datacenter", metavar="NAME", help="Data centre of that Cassandra.")
+    ] = DATACENTER,
+    redis: Annotated[
+        str, typer.Option("--redis", metavar="URL", help="Let resolvers share answers there: redis://HOST:PORT/DB.")
+    ] = "",
+    kill_redis: Annotated[
+        str, typer.Option("--kill-redis", metavar="COMMAND", help="Kills that Redis, half-way through the questions.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Play the whole job: a tree of nodes, registration, resolution, lies refused, a proof verified offline."""
+    """Play the whole job: a tree of nodes, registration, resolution, lies refused, a proof verified offline.
+
+    Without options it needs nothing but itself. With servers of yours:
+
+    idtrace demo --cassandra 127.0.0.1:9042 --redis redis://127.0.0.1:6379/0 --kill-redis 'docker kill redis'
+    """
     del as_json
     output = output_of(ctx)
+    engines = Engines(cassandra.lower(), datacenter, redis, kill_redis)
     if keep is not None and keep.exists():
         raise typer.BadParameter(f"{keep} exists already", param_hint="--keep")
     temporary = None if keep else tempfile.mkdtemp(prefix="idtrace-demo-")
-    story = Story(output, DemoTree(keep or Path(str(temporary)) / "tree", quiet_command), packages)
+    story = Story(output, DemoTree(keep or Path(str(temporary)) / "tree", quiet_command, engines), packages)
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         holds = _play(story, serve=serve)
@@ -117,6 +83,8 @@ def demo(
         signal.signal(signal.SIGTERM, previous)
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+            if story.tree.has_tables:
+                engines.drop()
     raise typer.Exit(ExitCode.OK if holds else ExitCode.BOGUS)
 
 
@@ -129,6 +97,8 @@ def _play(story: Story, *, serve: bool) -> bool:
     started = time.perf_counter()
     _bring_up(story)
     texts = _register(story)
+    if story.engines.cassandra:
+        demo_faults.kept(story, len(texts))
     if serve:
         _serve(story)
         return True
@@ -136,6 +106,10 @@ def _play(story: Story, *, serve: bool) -> bool:
     cold, warm = _resolve(story, texts)
     _scan(story, bundle)
     _lie(story, bundle)
+    if story.engines.cassandra:
+        demo_faults.registry_killed(story)
+    if story.engines.kill_redis:
+        demo_faults.redis_killed(story, texts)
     _recall(story)
     _offline(story, bundle)
     holds = all(step.holds for step in story.steps)
@@ -145,6 +119,7 @@ def _play(story: Story, *, serve: bool) -> bool:
 
 def _bring_up(story: Story) -> None:
     tree, started = story.tree, time.perf_counter()
+    demo_faults.found(story)
     tree.prepare()
     tree.start()
     tree.delegate()
@@ -158,51 +133,37 @@ def _register(story: Story) -> list[str]:
     manifest = tree.folder / "manifest.csv"
     demo_data.write_manifest(manifest, story.packages)
     started = time.perf_counter()
-    _register_file(story, manifest, "88.118.8", "maker")
+    register_file(story, manifest, "88.118.8", "maker")
     seconds = time.perf_counter() - started
     rate = f"{story.packages / seconds:,.0f} a second, each with a receipt checked from the root key"
     story.say(f"{story.packages:,} dose packages registered", rate)
     found, documents, refused = demo_data.epcis_identifiers(demo_data.epcis_folder())
     epcis = tree.folder / "epcis.csv"
     demo_data.write_epcis_manifest(epcis, found)
-    _register_file(story, epcis, "gs1", "top")
+    register_file(story, epcis, "gs1", "top")
     story.say(f"{len(found)} identifiers from EPCIS registered", f"{documents} documents read, {refused} texts refused")
     hosted = tree.folder / "hosted.csv"
     lines = [f"88.118.9/BOX-{number:05d}" for number in range(1, HOSTED_LINES + 1)]
     hosted.write_text("identifier,lot\n" + "".join(f"{line},H1\n" for line in lines), encoding="utf-8")
-    _register_file(story, hosted, "88.118.9", "secondary")
+    register_file(story, hosted, "88.118.9", "secondary")
     story.say(f"{HOSTED_LINES} items of a hosted enterprise", "88.118.9 signs, the node of 88.118 keeps (托管)")
     return [demo_data.code_of(number) for number in range(1, story.packages + 1)] + list(found) + lines
 
 
-def _register_file(story: Story, file: Path, zone: str, node: str) -> None:
-    tree = story.tree
-    key, root = str(tree.owner_key(zone)), str(tree.root_key)
-    quiet_command("register", "--from", str(file), "--key", key, "--node", tree.endpoints[node], "--root", root)
-
-
 def _resolve(story: Story, texts: list[str]) -> tuple[Tally, Tally]:
     """Every one through a resolver; then some again, which it has in its cache, and some through the other one."""
-    tree = story.tree
-    prover = Prover(anchor_of(tree.root_key), now())
+    prover = Prover(anchor_of(story.tree.root_key), now())
     tallies: list[Tally] = []
-    columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=story.output.notes, transient=True, disable=story.output.as_json) as progress:
-        for name, what, most in SWEEPS:
-            asked = texts[:: max(1, len(texts) // most)] if most else texts
-            task = progress.add_task(f"resolving, {what}", total=len(asked))
-            tally = resolve_all(tree.endpoints[name], asked, prover, _advance(progress, task))
-            story.say(
-                f"{len(asked):,} resolved, {what}",
-                f"{tally.rate:,.0f} a second, {tally.verdicts['FOUND']:,} proven",
-                holds=tally.all_found(len(asked)),
-            )
-            tallies.append(tally)
+    for name, what, most in SWEEPS:
+        asked = texts[:: max(1, len(texts) // most)] if most else texts
+        hits = story.engines.redis_hits() if story.engines.redis else 0
+        tally = sweep(story, name, what, asked, prover)
+        rate = f"{tally.rate:,.0f} a second, {tally.summary}"
+        story.say(f"{len(asked):,} resolved, {what}", rate, holds=tally.all_found(len(asked)))
+        if story.engines.redis and name == SHARER:
+            demo_faults.shared(story, tally, hits)
+        tallies.append(tally)
     return tallies[0], tallies[1]
-
-
-def _advance(progress: Progress, task: Any) -> Callable[[int], None]:
-    return lambda count: progress.advance(task, count)
 
 
 def _scan(story: Story, bundle: Path) -> None:
@@ -211,7 +172,7 @@ def _scan(story: Story, bundle: Path) -> None:
     trust = ("--resolver", tree.endpoints["resolver-b"], "--root", str(tree.root_key))
     drug = demo_data.code_of(demo_data.DRUG_EVERY)
     for name, text in (("GS1 DataMatrix scanned", SCANNED), ("drug trace code scanned", drug)):
-        code, body = _json("scan", text, *trust)
+        code, body = json_command("scan", text, *trust)
         verdict = body["resolution"]["verdict"]
         story.say(name, f"{body['identifier']} is {verdict}", holds=code == ExitCode.OK and verdict == "FOUND")
     quiet_command("resolve", demo_data.code_of(1), *trust, "--save", str(bundle))
@@ -225,26 +186,24 @@ def _lie(story: Story, bundle: Path) -> None:
     forged = tree.folder / "forged.json"
     text = bundle.read_text("utf-8")
     forged.write_text(_forged(text), encoding="utf-8")
-    _refused(story, "forged record: lot changed", "VALUE_CHANGED", "verify", str(forged), "--root", root)
+    story.refused("forged record: lot changed", "VALUE_CHANGED", "verify", str(forged), "--root", root)
     thief = str(tree.owner_key("88.118.9"))
     stolen = ("register", "88.118.8/STOLEN-1", "--value", "lot=X", "--key", thief, "--node", maker)
-    _refused(story, "stolen prefix: 88.118.9 signs 88.118.8", "SIGNER_UNKNOWN", *stolen)
+    story.refused("stolen prefix: 88.118.9 signs 88.118.8", "SIGNER_UNKNOWN", *stolen)
     grab = ["delegate", "--zone", "88.118", "--child", "88.118.7", "--key", thief]
     grab += ["--enrol", str(tree.folder / "88.118.9-record.enrol.json"), "--endpoint", tree.endpoints["secondary"]]
     own = tree.folder / "88.118.7.enrol.json"
     quiet_command("key", "enrol", thief, "--zone", "88.118.7", "--role", "zone", "--role", "node", "--out", str(own))
     grab[grab.index("--enrol") + 1] = str(own)
-    _refused(
-        story, "stolen zone: delegation self-signed", "SIGNER_UNKNOWN", *grab, "--node", tree.endpoints["secondary"]
-    )
+    story.refused("stolen zone: delegation self-signed", "SIGNER_UNKNOWN", *grab, "--node", tree.endpoints["secondary"])
     trust = ("--resolver", tree.endpoints["resolver-a"], "--root", root)
-    code, body = _json("resolve", "88.118.8/NOT-THERE", *trust)
+    code, body = json_command("resolve", "88.118.8/NOT-THERE", *trust)
     story.say(
         "unknown code",
         f"{body['verdict']}, by a denial signed by its zone",
         holds=code == ExitCode.PROVEN_NO and body["reason"] == "IDENTIFIER_ABSENT",
     )
-    _refused(story, "misread code: check digit", "GS1_CHECK_DIGIT", "scan", MISREAD)
+    story.refused("misread code: check digit", "GS1_CHECK_DIGIT", "scan", MISREAD)
 
 
 def _forged(text: str) -> str:
@@ -256,18 +215,13 @@ def _forged(text: str) -> str:
     return replace(bundle, outcome=replace(bundle.outcome, values=values)).to_json()
 
 
-def _refused(story: Story, name: str, reason: str, *arguments: str) -> None:
-    code, printed = run_command(*arguments, "--json")
-    story.say(name, f"refused: {reason}", holds=code not in (ExitCode.OK, ExitCode.PROVEN_NO) and reason in printed)
-
-
 def _recall(story: Story) -> None:
     tree = story.tree
     text = demo_data.code_of(2)
     key, node = str(tree.owner_key("88.118.8")), tree.endpoints["maker"]
     quiet_command("update", text, "--status", "recalled", "--key", key, "--node", node, "--root", str(tree.root_key))
     trust = ("--resolver", tree.endpoints["resolver-a"], "--root", str(tree.root_key))
-    _, body = _json("resolve", text, *trust, "--fresh")
+    _, body = json_command("resolve", text, *trust, "--fresh")
     status = body["record"]["status"]
     story.say("recall of one dose", f"{text} is {status}", holds=status == "recalled")
 
@@ -277,19 +231,13 @@ def _offline(story: Story, bundle: Path) -> None:
     story.tree.stop()
     alive = [name for name, process in story.tree.processes.items() if process.poll() is None]
     story.say("all nodes stopped", ", ".join(alive) or "none is left", holds=not alive)
-    code, body = _json("verify", str(bundle), "--root", str(story.tree.root_key))
+    code, body = json_command("verify", str(bundle), "--root", str(story.tree.root_key))
     passed = sum(check["passed"] for check in body["checks"])
     story.say(
         "proof verified offline",
         f"{body['verdict']}, {passed} of {len(body['checks'])} checks",
         holds=code == ExitCode.OK and passed == len(body["checks"]),
     )
-
-
-def _json(*arguments: str) -> tuple[int, dict[str, Any]]:
-    code, printed = run_command(*arguments, "--json")
-    body: dict[str, Any] = json.loads(printed)
-    return code, body
 
 
 def _report(story: Story, cold: Tally, warm: Tally, seconds: float, *, holds: bool) -> None:

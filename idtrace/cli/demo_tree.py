@@ -23,6 +23,7 @@ from typing import Final
 
 from idtrace.cli.client import connect
 from idtrace.cli.demo_data import DRUG, GTIN
+from idtrace.cli.demo_engines import Engines
 from idtrace.cli.exits import ExitCode, Failure
 from idtrace.cli.trust import zone_of
 from idtrace.delegation import Delegation
@@ -31,9 +32,13 @@ from idtrace.identifier import Prefix
 
 HOST: Final = "127.0.0.1"
 # A node imports gRPC and opens its store in about a second; a busy CI machine needs a multiple of that.
-READY_SECONDS_MAX: Final = 60.0
+READY_SECONDS_MAX: Final = 120.0
 STOP_SECONDS_MAX: Final = 15.0
 POLL_SECONDS: Final = 0.05
+# Between two starts of a node that has ended at once, for its store did not answer: what a supervisor waits.
+RESTART_SECONDS: Final = 1.0
+# Of a node's log, where it did not start: the last words tell why, and a screen shows 400 of an error's.
+LOG_TAIL_CHARS: Final = 300
 
 Command = Callable[..., object]
 
@@ -84,8 +89,10 @@ class DemoTree:
 
     folder: Path
     command: Command
+    engines: Engines = field(default_factory=Engines)
     endpoints: dict[str, str] = field(default_factory=dict)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    has_tables: bool = False
 
     @property
     def root_key(self) -> Path:
@@ -100,16 +107,28 @@ class DemoTree:
         """The key of the zone's owner, which signs its records and its child zones; the maker has one for all."""
         return self.key("maker-owner" if zone in MAKER_ZONES else f"{zone or 'root-zone'}-owner")
 
+    @property
+    def shared_key(self) -> Path:
+        """The secret that resolvers share who share a Redis."""
+        return self.folder / "shared.secret"
+
     def prepare(self) -> None:
-        """Make keys and configurations."""
+        """Make keys and configurations, and the tables of a Cassandra."""
         self.folder.mkdir(parents=True)
+        self.engines.prepare(self.shared_key)
         owners = {self.owner_key(plan.zone) for plan in ZONES} | {self.owner_key("")}
         nodes = {self.key(f"{plan.name}-node") for plan in NODES if plan.zones}
         for path in sorted({self.key("root"), *owners, *nodes}):
             self.command("key", "new", str(path))
         self.endpoints = dict(zip((plan.name for plan in NODES), _free_endpoints(len(NODES)), strict=True))
         for plan in NODES:
-            (self.folder / f"{plan.name}.toml").write_text(self._config(plan), encoding="utf-8")
+            self._config_file(plan.name).write_text(self._config(plan), encoding="utf-8")
+        if self.engines.cassandra:
+            self.has_tables = True  # from here on, whether the command gets to its end or not
+            self.command("store", "migrate", "--config", str(self._config_file(NODES[0].name)))
+
+    def _config_file(self, name: str) -> Path:
+        return self.folder / f"{name}.toml"
 
     def _config(self, plan: NodePlan) -> str:
         settings: dict[str, object] = {"listen": self.endpoints[plan.name], "root_key": self.root_key.name}
@@ -119,7 +138,11 @@ class DemoTree:
             settings |= {"zones": list(plan.zones), "parents": parents, "refresh_seconds": 1.0}
         else:
             settings |= {"root_endpoints": [self.endpoints["root"]]}
-        return "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+        lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+        tables = (
+            self.engines.registry_tables(plan.name) if plan.zones else self.engines.resolver_tables(self.shared_key)
+        )
+        return lines + tables
 
     def start(self) -> None:
         """Start every node and wait until each says that it is ready.
@@ -128,25 +151,56 @@ class DemoTree:
             Failure: UNREACHABLE, with the end of the node's log.
         """
         for plan in NODES:
-            role = "registry" if plan.zones else "resolver"
-            config = self.folder / f"{plan.name}.toml"
-            with self._log(plan.name).open("wb") as log:
-                self.processes[plan.name] = subprocess.Popen(
-                    [sys.executable, "-m", "idtrace", "node", "run", "--role", role, "--config", str(config)],
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    stdin=subprocess.DEVNULL,
-                )
+            self._spawn(plan)
         deadline = time.monotonic() + READY_SECONDS_MAX
         for name, process in self.processes.items():
             self._await_ready(name, process, deadline)
+
+    def kill(self, name: str) -> None:
+        """Kill one node (-9), and wait until it is gone."""
+        process = self.processes[name]
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def start_again(self, name: str) -> None:
+        """Start a node that was killed, on what it has kept, at its old address; as a supervisor does, until it stays.
+
+        Raises:
+            Failure: as :meth:`start`.
+        """
+        plan = next(plan for plan in NODES if plan.name == name)
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while True:
+            self._spawn(plan)
+            try:
+                self._await_ready(name, self.processes[name], deadline)
+            except Failure:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                return
+            self.kill(name)
+            time.sleep(RESTART_SECONDS)
+
+    def _spawn(self, plan: NodePlan) -> None:
+        role = "registry" if plan.zones else "resolver"
+        config = str(self._config_file(plan.name))
+        with self._log(plan.name).open("ab") as log:
+            self.processes[plan.name] = subprocess.Popen(
+                [sys.executable, "-m", "idtrace", "node", "run", "--role", role, "--config", config],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
 
     def _await_ready(self, name: str, process: subprocess.Popen[bytes], deadline: float) -> None:
         assert process.stdout is not None
         readable, _, _ = select.select([process.stdout], [], [], max(0.0, deadline - time.monotonic()))
         if readable and os.read(process.stdout.fileno(), 256).startswith(b"ready"):
             return
-        tail = self._log(name).read_text("utf-8", "replace")[-1_000:]
+        tail = self._log(name).read_text("utf-8", "replace")[-LOG_TAIL_CHARS:]
         detail = f"node {name} did not start: {tail or 'it said nothing'}"
         raise Failure(ExitCode.UNREACHABLE, BusyError(Reason.NO_ANSWER, detail), title="the tree did not come up")
 

@@ -31,6 +31,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 4
     REFUSED = 5
     PARTLY = 6
+    UNKNOWN = 7
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -43,6 +44,7 @@ MEANINGS: Final = {
     ExitCode.UNREACHABLE: "a node is unreachable, busy or broken; nothing is known; try again",
     ExitCode.REFUSED: "the node refused",
     ExitCode.PARTLY: "partly done: some lines of a bulk registration failed",
+    ExitCode.UNKNOWN: "the outcome of some lines of a bulk registration is unknown; run the same command again",
     ExitCode.INTERRUPTED: "interrupted",
     ExitCode.BROKEN_PIPE: "whoever read the output has gone",
 }

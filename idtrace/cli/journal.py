@@ -32,6 +32,7 @@ from idtrace.bundle import signed_to_json
 from idtrace.errors import InputError, Reason
 from idtrace.record import SALT_BYTES
 from idtrace.signature import Signed, Signer
+from idtrace.statements import Receipt
 
 JOURNAL_FORMAT: Final = "idtrace-receipts/v1"
 NONCE_BYTES: Final = 32
@@ -50,6 +51,7 @@ class Journal:
         self.path = path
         self.done: set[bytes] = set()
         self.pending: dict[bytes, int] = {}
+        self._ends: list[str] = []
         self._nonce = b""
         self._salt_check = ""
         self._file = _locked(path)
@@ -81,6 +83,14 @@ class Journal:
     def is_done(self, digest: bytes) -> bool:
         """Whether the line has its receipt."""
         return digest[:DIGEST_BYTES] in self.done
+
+    def held(self) -> tuple[Receipt, ...]:
+        """The first and the last receipt that the file had when it was opened: they tell whose receipts these are.
+
+        Raises:
+            InputError: one of them is damaged.
+        """
+        return tuple(Receipt.parse(payload.encode(), field=str(self.path)) for payload in self._ends)
 
     def send(self, lines: Sequence[tuple[bytes, int]]) -> None:
         """Say durably that these lines (digest, issued_at) are about to leave."""
@@ -157,6 +167,7 @@ class Journal:
                 self._finish(bytes.fromhex(digest), has_receipt=False)
         else:
             self._finish(bytes.fromhex(body["row"]), has_receipt=True)
+            self._ends = [*self._ends[:1], str(body["receipt"]["payload"])]
 
 
 def _locked(path: Path) -> BinaryIO:

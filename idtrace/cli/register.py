@@ -84,6 +84,11 @@ BatchOption = Annotated[
     int, typer.Option("--batch", metavar="LINES", min=1, max=BATCH_LINES_MAX, help="Lines in one call.")
 ]
 
+JournalOption = Annotated[
+    Path | None,
+    typer.Option("--journal", metavar="FILE", help="Where the receipts of --from go, if not beside the file."),
+]
+
 
 def register(
     ctx: typer.Context,
@@ -98,6 +103,7 @@ def register(
     template: TemplateOption = None,
     file: FromOption = None,
     batch: BatchOption = BATCH_LINES_MAX // 2,
+    journal: JournalOption = None,
     root: OptionalRootOption = None,
     passphrase_env: PassphraseEnvOption = None,
     passphrase_prompt: PassphrasePromptOption = False,
@@ -112,7 +118,8 @@ def register(
 
     A file has a header row with the column [bold]identifier[/bold]; every other column is a value. Receipts go to
     FILE.idtrace-receipts.jsonl as they arrive; if the run breaks off, the same command goes on where it stopped.
-    Lines that fail stand in FILE.errors.csv with the reason.
+    Lines that fail stand in FILE.errors.csv with the reason. Receipts are one node's: a run at another node wants a
+    journal of its own.
     """
     del as_json
     output = output_of(ctx)
@@ -120,6 +127,8 @@ def register(
         raise typer.BadParameter("give one identifier, or a file with --from", param_hint="ID")
     if kind is RecordKind.TOMBSTONE:
         raise typer.BadParameter("an identifier is ended with: idtrace retire", param_hint="--kind")
+    if journal is not None and file is None:
+        raise typer.BadParameter("only lines of a file have a journal", param_hint="--journal")
     class_id = Identifier.parse(class_, field="--class") if class_ else None
     signer = signer_of(key, passphrase_env, prompt=passphrase_prompt)
     with connect(node, timeout if file is None else max(timeout, BATCH_SECONDS)) as peer:
@@ -128,7 +137,7 @@ def register(
             if value or template:
                 raise typer.BadParameter("the values come from the file", param_hint="--value")
             defaults = Defaults(ttl, class_id, kind, frozenset(restricted or ()))
-            raise typer.Exit(_register_file(output, file, defaults, peer, signer, check, batch))
+            raise typer.Exit(_register_file(_Report(output, file, journal), file, defaults, peer, signer, check, batch))
         assert identifier is not None
         values = entries(value or (), restricted or ())
         if template is not None:
@@ -151,10 +160,11 @@ def _register_one(output: Output, draft: Draft, node: Node, signer: Signer, chec
 
 
 def _register_file(
-    output: Output, file: Path, defaults: Defaults, node: Node, signer: Signer, check: ReceiptCheck, batch: int
+    report: _Report, file: Path, defaults: Defaults, node: Node, signer: Signer, check: ReceiptCheck, batch: int
 ) -> ExitCode:
+    output = report.output
     total = count_lines(file)
-    report = _Report(output, file)
+    report.begin()
     started = time.monotonic()
     with Journal(report.journal_file, signer) as journal, _progress(output) as progress:
         task = progress.add_task("registering", total=total)
@@ -196,13 +206,16 @@ def _register_file(
 class _Report:
     """Counts, the errors file and the words at the end."""
 
-    def __init__(self, output: Output, file: Path) -> None:
-        self.journal_file = Path(f"{file}.idtrace-receipts.jsonl")
+    def __init__(self, output: Output, file: Path, journal: Path | None) -> None:
+        self.journal_file = journal or Path(f"{file}.idtrace-receipts.jsonl")
         self.errors_file = Path(f"{file}.errors.csv")
-        self._output = output
+        self.output = output
         self._counts: Counter[Fate] = Counter()
         self._first_errors: list[Outcome] = []
         self._error_lines: TextIO | None = None
+
+    def begin(self) -> None:
+        """Forget the complaints of an earlier run."""
         self.errors_file.unlink(missing_ok=True)
 
     @property
@@ -219,7 +232,7 @@ class _Report:
             body["error"] = {"reason": error.reason, "field": error.field, "detail": error.detail}
         if outcome.receipt is not None:
             body["receipt"] = signed_to_json(outcome.receipt)
-        self._output.line(body)
+        self.output.line(body)
 
     def _add_error(self, outcome: Outcome, error: IdtraceError) -> None:
         if self._error_lines is None:
@@ -236,10 +249,10 @@ class _Report:
             self._error_lines.close()
 
     def end(self, seconds: float) -> ExitCode:
-        failed = self._counts[Fate.REFUSED] + self._counts[Fate.MALFORMED]
+        failed = sum(self._counts[fate] for fate in (Fate.REFUSED, Fate.MALFORMED, Fate.UNKNOWN))
         counts = {str(fate): self._counts[fate] for fate in Fate}
         summary = {**counts, "seconds": round(seconds, 3), "receipts_file": str(self.journal_file)}
-        self._output.line({"summary": summary | ({"errors_file": str(self.errors_file)} if failed else {})})
+        self.output.line({"summary": summary | ({"errors_file": str(self.errors_file)} if failed else {})})
         fresh = self._counts[Fate.REGISTERED]
         rate = f" in {seconds:.1f} s, {fresh / seconds:,.0f} a second" if fresh and seconds else ""
         rows = [("registered", f"{fresh:,}{rate}")]
@@ -247,9 +260,12 @@ class _Report:
         rows += [("receipts", str(self.journal_file))]
         rows += [("errors", str(self.errors_file))] if failed else []
         done = Text("✓ done", style="bold green") if not failed else Text("! partly done", style="bold yellow")
-        self._output.show(done, pairs(rows))
+        self.output.show(done, pairs(rows))
         if failed:
             self._show_errors(failed)
+        if unknown := self._counts[Fate.UNKNOWN]:
+            self.output.note(f"of {unknown:,} lines the node could not say whether it has them; {_AGAIN}")
+            return ExitCode.UNKNOWN
         return ExitCode.PARTLY if failed else ExitCode.OK
 
     def _show_errors(self, failed: int) -> None:
@@ -258,9 +274,9 @@ class _Report:
             assert outcome.error is not None
             error = outcome.error
             table.add_row(str(outcome.number), plain(outcome.identifier), str(error.reason), plain(error.detail))
-        self._output.show("", table)
+        self.output.show("", table)
         if (more := failed - len(self._first_errors)) > 0:
-            self._output.note(f"… and {more:,} more in {self.errors_file}")
+            self.output.note(f"… and {more:,} more in {self.errors_file}")
 
 
 def _progress(output: Output) -> Progress:

@@ -32,10 +32,19 @@ from idtrace.cli.options import (
     output_of,
 )
 from idtrace.cli.output import Output, failure_of, pairs, plain
-from idtrace.cli.show import chain_tree, checks_table, record_view, report_json, span, verdict_line
+from idtrace.cli.show import (
+    chain_tree,
+    checks_table,
+    record_view,
+    report_json,
+    span,
+    unfollowed_text,
+    verdict_line,
+)
 from idtrace.errors import IdtraceError, InputError, OutcomeUnknownError, Reason, VerificationError
 from idtrace.record import RecordBody, Status
 from idtrace.scan import scan
+from idtrace.serving.errors import code_name, error_of
 from idtrace.v1 import resolver_pb2, resolver_pb2_grpc
 from idtrace.verification import Report, verify_bundle
 from idtrace.wire import bundle_from_pb
@@ -67,7 +76,8 @@ class Resolution:
         detail: one sentence.
         bundle: the proof, whether or not it holds.
         report: our verification of it.
-        origin: where the resolver says it has the answer from, and its age; nobody can verify that.
+        origin: where the resolver says it has the answer from, its age, and for how long nobody would have told it of a
+            change (None where somebody would); nobody can verify that.
     """
 
     identifier: str
@@ -87,6 +97,7 @@ def judge(identifier: str, response: Any, anchor: Anchor, at: int) -> Resolution
         "age_ms": response.age_ms,
         "ttl_ms": response.ttl_ms,
         "upstream_calls": response.upstream_calls,
+        "unfollowed_ms": response.unfollowed_ms if response.HasField("unfollowed_ms") else None,
     }
     if claimed in (Verdict.UNREACHABLE, Verdict.BOGUS):
         # Nothing is proven, and nothing has to be: neither is believed as an answer.
@@ -146,20 +157,20 @@ def ask(node: Node, texts: Sequence[str], *, fresh: bool) -> list[Any]:
     return answers
 
 
-def _batch_error(error: Any) -> InputError:
+def _batch_error(error: Any) -> IdtraceError:
     reason = Reason(error.reason) if error.reason in tuple(Reason) else Reason.INTERNAL
-    return InputError(reason, error.detail, field=error.field)
+    return error_of(code_name(error.code), reason, error.field, error.detail)
 
 
 def resolve_all(
     node: Node, texts: Sequence[str], anchor: Anchor, *, fresh: bool = False
-) -> list[Resolution | tuple[str, InputError]]:
+) -> list[Resolution | tuple[str, IdtraceError]]:
     """Read, ask and verify each text; a text that is no code comes back with its error, in its place.
 
     Raises:
         Failure: the resolver does not answer at all.
     """
-    results: list[Resolution | tuple[str, InputError]] = []
+    results: list[Resolution | tuple[str, IdtraceError]] = []
     readable: list[tuple[int, str]] = []
     for text in texts:
         try:
@@ -169,17 +180,17 @@ def resolve_all(
             results.append((text, error))
     answers = ask(node, [identifier for _, identifier in readable], fresh=fresh) if readable else []
     for (position, identifier), answer in zip(readable, answers, strict=True):
-        refused = isinstance(answer, InputError)
+        refused = isinstance(answer, IdtraceError)
         results[position] = (identifier, answer) if refused else judge(identifier, answer, anchor, now())
     return results
 
 
-def code_of(result: Resolution | tuple[str, InputError]) -> ExitCode:
+def code_of(result: Resolution | tuple[str, IdtraceError]) -> ExitCode:
     """Exit code of one result."""
     return verdict_code(result.verdict) if isinstance(result, Resolution) else local_code(result[1])
 
 
-def show(output: Output, result: Resolution | tuple[str, InputError]) -> None:
+def show(output: Output, result: Resolution | tuple[str, IdtraceError]) -> None:
     """One result for a person."""
     if isinstance(result, Resolution):
         _show(output, result)
@@ -187,7 +198,7 @@ def show(output: Output, result: Resolution | tuple[str, InputError]) -> None:
         output.failure(failure_of(result[1]))
 
 
-def as_json_body(result: Resolution | tuple[str, InputError]) -> dict[str, Any]:
+def as_json_body(result: Resolution | tuple[str, IdtraceError]) -> dict[str, Any]:
     """One result for a program."""
     if isinstance(result, Resolution):
         return _json(result)
@@ -220,6 +231,8 @@ def _show(output: Output, resolution: Resolution) -> None:
     age = f"{span(origin['age_ms'] / 1000)} old" if origin["age_ms"] else "fresh"
     output.show("", chain_tree(bundle, now()))
     output.show(Text(f"verified here from the root key; from {origin['source'] or 'the resolver'}, {age}", style="dim"))
+    if origin["unfollowed_ms"] is not None:
+        output.show(unfollowed_text(origin["unfollowed_ms"]))
     output.show("")
 
 

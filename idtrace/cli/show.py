@@ -69,6 +69,15 @@ def span(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def unfollowed_text(unfollowed_ms: int) -> Text:
+    """What it means that nobody tells the resolver of changes: for how long there may have been one."""
+    if unfollowed_ms == 0:
+        return Text("asked just now; the resolver is not being told of changes", style="yellow")
+    # Tenths: it is a matter of seconds.
+    age = f"up to {unfollowed_ms / 1000:.1f} s" if unfollowed_ms >= 100 else f"up to {unfollowed_ms} ms"
+    return Text(f"may be {age} out of date: the resolver is not being told of changes", style="bold yellow")
+
+
 def record_view(record: Record, body: RecordBody, withheld: Sequence[int]) -> list[RenderableType]:
     """A record that has passed verification: its head, then its values."""
     head: list[tuple[str, RenderableType]] = [

@@ -16,7 +16,8 @@ import pytest
 
 from idtrace.cli import client, journal
 from idtrace.cli.exits import ExitCode
-from idtrace.errors import OutcomeUnknownError, Reason, RefusedError
+from idtrace.errors import IdtraceError, OutcomeUnknownError, Reason, RefusedError
+from idtrace.statements import DenialReason
 from tests import fake_registry as faults
 from tests.cli import Ran, idtrace, key_file
 from tests.core_fixtures import signer
@@ -197,8 +198,8 @@ def test_a_refused_line_is_tried_again_with_a_new_time(
     assert json.loads(sent[-1])["issued_at"] == 2_000_000_000
 
 
-def test_items_whose_outcome_is_unknown_are_asked_again(fake: FakeRegistry, source: Path) -> None:
-    left = {"88.118.8/SN-0003": 2, "88.118.8/SN-0004": 2}
+def test_items_whose_outcome_is_unknown_are_asked_again_at_the_end(fake: FakeRegistry, source: Path) -> None:
+    left = {"88.118.8/SN-0003": 1, "88.118.8/SN-0014": 1}
 
     def unknown(name: str) -> OutcomeUnknownError | None:
         left[name] = left.get(name, 0) - 1
@@ -207,16 +208,150 @@ def test_items_whose_outcome_is_unknown_are_asked_again(fake: FakeRegistry, sour
     fake.refuse = unknown
     assert register(fake, source).code == 0
     assert_complete(fake, source)
-    assert fake.batches.count(2) == 2
+    assert fake.batches == [10] * 5 + [2]
 
 
-def test_items_that_stay_unknown_are_reported_and_settled_by_the_next_run(fake: FakeRegistry, source: Path) -> None:
+def test_items_that_stay_unknown_have_their_own_line_and_exit_code(fake: FakeRegistry, source: Path) -> None:
     fake.refuse = lambda name: OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, "perhaps") if "SN-0003" in name else None
-    assert register(fake, source).code == ExitCode.PARTLY
+    ran = register(fake, source)
+    assert ran.code == 7
+    assert "unknown 1" in ran.said
+    assert "run the same command again" in ran.said
+    assert "refused" not in ran.said
     assert [row["reason"] for row in errors(source)] == ["OUTCOME_UNKNOWN"]
+    again = register(fake, source, "--json")
+    assert again.code == ExitCode.UNKNOWN
+    summary = again.lines[-1]["summary"]
+    assert (summary["unknown"], summary["refused"], summary["already"]) == (1, 0, LINES - 1)
     fake.refuse = lambda _: None
     assert register(fake, source).code == 0
     assert_complete(fake, source)
+
+
+def test_unknown_lines_are_asked_after_with_the_very_same_bytes(fake: FakeRegistry, source: Path) -> None:
+    """The node had stored them: their keys bring the receipts back, other bytes would be refused as taken."""
+    register_soundly = fake.register
+
+    def stored_but_unsure(registry: FakeRegistry, request: Any, _: Any) -> Any:
+        response = register_soundly(request)
+        for result in response.results[:3]:
+            result.error.code, result.error.reason, result.error.detail = 2, "OUTCOME_UNKNOWN", "perhaps"
+        return response
+
+    fake.faults = [stored_but_unsure] * 5
+    assert register(fake, source).code == 0
+    assert_complete(fake, source)
+    assert fake.batches == [10] * 5 + [10, 5]
+
+
+def test_a_refused_line_beside_an_unknown_one_does_not_hide_it(fake: FakeRegistry, source: Path) -> None:
+    def refuse(name: str) -> IdtraceError | None:
+        if "SN-0003" in name:
+            return OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, "perhaps")
+        return RefusedError(Reason.CLASS_UNKNOWN, "no such class") if "SN-0004" in name else None
+
+    fake.refuse = refuse
+    ran = register(fake, source, "--json")
+    assert ran.code == ExitCode.UNKNOWN
+    assert (ran.lines[-1]["summary"]["unknown"], ran.lines[-1]["summary"]["refused"]) == (1, 1)
+
+
+def test_a_node_that_knows_nothing_for_sure_is_not_asked_for_ever(
+    fake: FakeRegistry, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("idtrace.cli.bulk.UNKNOWN_KEPT_MAX", 12)
+    fake.refuse = lambda _: OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, "perhaps")
+    assert register(fake, source).code == ExitCode.UNKNOWN
+    assert sum(fake.batches) == LINES + 12
+    assert len(errors(source)) == LINES
+
+
+def test_a_file_that_ends_badly_leaves_no_unknown_line_unasked(fake: FakeRegistry, source: Path) -> None:
+    left = {"88.118.8/SN-0003": 1}
+
+    def unknown(name: str) -> OutcomeUnknownError | None:
+        left[name] = left.get(name, 0) - 1
+        return OutcomeUnknownError(Reason.OUTCOME_UNKNOWN, "perhaps") if left[name] >= 0 else None
+
+    fake.refuse = unknown
+    with source.open("a") as file:
+        file.write('88.118.8/SN-X,"a quote that is never closed\n')
+    assert register(fake, source).code == ExitCode.USAGE
+    assert len(receipts(source)) == LINES
+
+
+def test_a_journal_of_another_node_is_not_believed(fake: FakeRegistry, source: Path) -> None:
+    register(fake, source)
+    with fake_registry() as other:
+        ran = register(other, source)
+        assert ran.code == ExitCode.USAGE
+        assert "already" not in ran.out
+        for told in (
+            "the journal is another node's",
+            "does not have 88.118.8/SN-",
+            ".idtrace-receipts.jsonl",
+            "--journal",
+        ):
+            assert told in ran.said
+        assert other.batches == []
+        other_journal = source.parent / "production.jsonl"
+        assert register(other, source, "--journal", other_journal).code == 0
+        assert len(other.stored) == LINES
+        assert register(other, source, "--journal", other_journal).code == 0
+        assert sum(other.batches) == LINES
+    assert_complete(fake, source)
+    assert register(fake, source).code == 0
+
+
+def test_a_journal_that_two_nodes_share_is_found_out_by_its_last_receipt(fake: FakeRegistry, source: Path) -> None:
+    """Part of the file at one node, the rest at another, as it could happen before journals were asked about."""
+    register(fake, source)
+    first = receipts(source)[0]["identifier"]
+    with fake_registry() as other:
+        other.records[first] = fake.records[first]
+        assert register(other, source).code == ExitCode.USAGE
+        assert len(other.asked) == 2
+        assert other.batches == []
+
+
+def test_a_node_with_another_record_of_the_same_name_is_another_node(fake: FakeRegistry, source: Path) -> None:
+    register(fake, source)
+    with fake_registry() as other:
+        register(other, source, "--journal", source.parent / "other.jsonl")
+        ran = register(other, source)
+    assert ran.code == ExitCode.USAGE
+    assert "has another record of" in ran.said
+
+
+def test_a_disabled_prefix_says_nothing_about_the_journal(fake: FakeRegistry, source: Path) -> None:
+    register(fake, source)
+    fake.records.clear()
+    fake.denies = DenialReason.PREFIX_DISABLED
+    ran = register(fake, source)
+    assert ran.code == ExitCode.REFUSED
+    assert "PREFIX_NOT_ENABLED" in ran.err
+    assert "another node" not in ran.said
+
+
+def test_a_damaged_receipt_is_no_reason_to_believe_the_others(fake: FakeRegistry, source: Path) -> None:
+    register(fake, source)
+    path = Path(f"{source}.idtrace-receipts.jsonl")
+    head, *lines = path.read_text().splitlines()
+    bodies = [json.loads(line) for line in lines]
+    last = next(body for body in reversed(bodies) if "receipt" in body)
+    last["receipt"]["payload"] = last["receipt"]["payload"][:-1]
+    path.write_text("\n".join([head, *map(json.dumps, bodies)]) + "\n")
+    ran = register(fake, source)
+    assert ran.code == ExitCode.USAGE
+    assert str(path.name) in ran.said
+    assert len(fake.batches) == 5
+
+
+def test_a_journal_belongs_to_a_file(fake: FakeRegistry, source: Path) -> None:
+    key = key_file(source.parent, "record of 88.118.8")
+    ran = idtrace("register", "88.118.8/a", "--key", key, "--node", fake.address, "--journal", source.parent / "j")
+    assert ran.code == ExitCode.USAGE
+    assert "--journal" in ran.said
 
 
 def test_a_batch_that_is_refused_as_a_whole_ends_the_run(fake: FakeRegistry, source: Path) -> None:

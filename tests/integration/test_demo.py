@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,10 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from idtrace.cli import demo_data
+from idtrace.cli import demo_data, demo_engines
 from idtrace.cli.demo import run_command
 from idtrace.cli.demo_tree import NODES
 from loadtest import __main__ as bench
+from tests.engines import ROOT
+from tests.engines.cassandra import CassandraCluster
+from tests.engines.redis import RedisServer
+from tests.nodes import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -32,6 +37,98 @@ def test_the_whole_job_holds_from_registration_to_the_offline_proof(tmp_path: Pa
     root = str(tmp_path / "kept" / "root.key.pub")
     assert run_command("verify", str(tmp_path / "kept" / "dose.json"), "--root", root)[0] == 0
     assert run_command("verify", str(tmp_path / "kept" / "forged.json"), "--root", root)[0] == 3
+
+
+@pytest.mark.timeout(480)  # half a minute of work, for ten processes that may have to share the machine with others
+def test_the_whole_job_holds_on_a_real_cassandra_and_a_real_redis(
+    cassandra: CassandraCluster, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Small, but with every claim: the engines are used, both kinds of death happen, and nothing is left behind."""
+    point = f"{cassandra.contact_points[0]}:{cassandra.port}"
+    pid = redis_server._process.pid
+    engines = ["--cassandra", point, "--redis", redis_server.url, "--kill-redis", f"kill -9 {pid}"]
+    code, printed = run_command("demo", "--packages", "600", *engines, "--json")
+    report = json.loads(printed)
+    assert code == 0, printed
+    assert len(report["steps"]) == 25
+    assert all(step["holds"] for step in report["steps"])
+    names = " ".join(step["name"] for step in report["steps"])
+    for shown in (
+        f"Cassandra {cassandra.version()} found",
+        f"Redis {redis_server.version} found",
+        "862 identifiers in Cassandra",
+        "of them from Redis",
+        "registry killed (-9) while it registered",
+        "started again, it has lost nothing",
+        "Redis killed half-way",
+        "proof verified offline",
+    ):
+        assert shown in names
+    assert not redis_server.answers()
+    keyspace = re.search(r"idtrace_demo_[0-9a-f]+", printed)
+    assert keyspace, printed
+    with cassandra.connected() as session:
+        left = {row.keyspace_name for row in session.execute("SELECT keyspace_name FROM system_schema.keyspaces")}
+    assert keyspace[0] not in left
+
+
+def test_engines_that_do_not_answer_are_named_and_nothing_else_is_played(tmp_path: Path) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    for option, value in (("--cassandra", nobody), ("--redis", f"redis://{nobody}")):
+        code, printed = run_command("demo", option, value, "--keep", str(tmp_path / option))
+        assert code == 4
+        assert nobody in printed
+        assert "nodes started" not in printed
+        assert not (tmp_path / option).exists()
+
+
+def test_a_redis_that_wants_a_password_is_not_taken_for_a_silent_one(redis_server: RedisServer, tmp_path: Path) -> None:
+    guarded = RedisServer(redis_server.folder.parent / "redis-guarded", password="a password")
+    guarded.start()
+    try:
+        code, printed = run_command("demo", "--redis", f"redis://127.0.0.1:{guarded.port}")
+    finally:
+        guarded.stop()
+    assert code == 5
+    assert "NOAUTH" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--redis", "http://127.0.0.1:6379"], "--redis"),
+        (["--redis", f"redis://{'user:secret'}@127.0.0.1:6379"], "--redis"),
+        (["--cassandra", "127.0.0.1"], "--cassandra"),
+        (["--kill-redis", "true"], "--kill-redis"),
+    ],
+)
+def test_options_for_engines_are_checked_before_anything_happens(options: list[str], named: str) -> None:
+    code, printed = run_command("demo", *options)
+    assert code == 2
+    assert named in printed
+
+
+def test_a_kill_that_does_not_kill_is_no_proof(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_engines, "KILLED_SECONDS_MAX", 0.2)
+    assert not demo_engines.Engines(redis=redis_server.url, kill_redis="true").kill()
+    assert redis_server.answers()
+
+
+def test_make_demo_with_engines_says_plainly_where_they_cannot_be_had(tmp_path: Path) -> None:
+    """No programs, no apt-get: nothing is played in their place, and the exit code says so."""
+    run = subprocess.run(
+        [sys.executable, "-m", "tests.engines.demo", "--packages", "100"],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert run.returncode == 4
+    assert "the engines cannot be had here" in run.stderr
+    assert "nothing was played" in run.stderr
+    assert run.stdout == ""
 
 
 def test_serve_leaves_the_tree_running_until_it_is_told_to_stop(tmp_path: Path) -> None:

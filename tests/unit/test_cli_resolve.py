@@ -8,9 +8,10 @@ from idtrace.bundle import Bundle, Revoked, Verdict
 from idtrace.chain import Anchor
 from idtrace.cli.exits import ExitCode, Failure, verdict_code
 from idtrace.cli.output import Output
-from idtrace.cli.resolve import Resolution, as_json_body, ask, judge, resolve_all, show
-from idtrace.errors import Reason
+from idtrace.cli.resolve import Resolution, as_json_body, ask, code_of, judge, resolve_all, show
+from idtrace.errors import BusyError, IdtraceError, InputError, OutcomeUnknownError, Reason
 from idtrace.identifier import Identifier, Prefix
+from idtrace.serving.errors import item_error
 from idtrace.v1 import resolver_pb2
 from idtrace.wire import bundle_to_pb
 from tests.core_fixtures import (
@@ -103,6 +104,30 @@ def test_a_resolver_that_knows_nothing_is_not_asked_for_proof_and_not_shown_with
     assert (resolution.bundle, resolution.report) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("unfollowed_ms", "mark"),
+    [
+        (0, "asked just now; the resolver is not being told of changes"),
+        (40, "may be up to 40 ms out of date: the resolver is not being told of changes"),
+        (3_240, "may be up to 3.2 s out of date: the resolver is not being told of changes"),
+    ],
+)
+def test_an_answer_that_nobody_follows_is_marked(
+    unfollowed_ms: int, mark: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    response = said("FOUND", bundle(), unfollowed_ms=unfollowed_ms)
+    show(Output(), judge(str(ITEM), response, anchor(), NOW))
+    assert mark in " ".join(capsys.readouterr().out.split())
+    assert as_json_body(judge(str(ITEM), response, anchor(), NOW))["unfollowed_ms"] == unfollowed_ms
+
+
+def test_an_answer_that_is_followed_has_no_mark(capsys: pytest.CaptureFixture[str]) -> None:
+    response = said("FOUND", bundle())
+    show(Output(), judge(str(ITEM), response, anchor(), NOW))
+    assert "told of changes" not in " ".join(capsys.readouterr().out.split())
+    assert as_json_body(judge(str(ITEM), response, anchor(), NOW))["unfollowed_ms"] is None
+
+
 def test_every_verdict_has_its_exit_code() -> None:
     assert [int(verdict_code(verdict)) for verdict in Verdict] == [0, 1, 1, 4, 3]
 
@@ -164,6 +189,28 @@ def test_a_refused_question_stands_in_its_place() -> None:
     assert as_json_body(first)["error"]["reason"] == "GS1_NO_KEY"
     assert isinstance(second, Resolution)
     assert second.verdict is Verdict.BOGUS
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InputError(Reason.SCAN_UNKNOWN_SCHEME, "no code", field="items[0].text"), ExitCode.USAGE),
+        (BusyError(Reason.OVERLOADED, "too many walks"), ExitCode.UNREACHABLE),
+        (OutcomeUnknownError(Reason.INTERNAL, ""), ExitCode.UNREACHABLE),
+    ],
+)
+def test_an_error_inside_a_batch_is_whose_fault_it_is(error: IdtraceError, code: ExitCode) -> None:
+    """A resolver that is busy is no malformed input: who asks again may be answered."""
+    number, reason, field, detail = item_error(error)
+    parts = resolver_pb2.ResolveError(code=number, reason=reason, field=field, detail=detail)
+    wrong = resolver_pb2.ResolveBatchResult(error=parts)
+    found = resolver_pb2.ResolveBatchResult(response=said("FOUND", bundle()))
+    results = resolve_all(cast(Any, FakeNode(batch(wrong, found))), ["88.118.8/X", str(ITEM)], anchor())
+    assert isinstance(results[0], tuple)
+    told = results[0][1]
+    assert (told.reason, told.field, told.detail) == (error.reason, error.field, error.detail)
+    assert code_of(results[0]) is code
+    assert as_json_body(results[0])["error"]["exit_code"] == code
 
 
 @pytest.mark.parametrize("verdict", ["UNREACHABLE", "BOGUS"])

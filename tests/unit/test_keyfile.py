@@ -14,7 +14,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from idtrace.delegation import KEYS_MAX
 from idtrace.errors import InputError, Reason
 from idtrace.serving import keyfile
-from idtrace.serving.keyfile import load_public_keys, load_signer, write_private_key, write_public_key
+from idtrace.serving.keyfile import (
+    load_public_keys,
+    load_secret,
+    load_signer,
+    write_private_key,
+    write_public_key,
+)
 from idtrace.signature import PublicKey
 from tests.core_fixtures import LOW_ORDER, public
 
@@ -192,10 +198,14 @@ def test_two_private_keys_in_one_file_are_not_guessed_between(tmp_path: Path) ->
 
 
 def test_the_public_file_given_for_the_private_one_is_said_so(tmp_path: Path) -> None:
-    path = tmp_path / "k.pub"
-    write_public_key(path, [public("a")])
-    path.chmod(0o600)
-    assert "public key" in refused(lambda: load_signer(path)).detail
+    for name, keys, mode in (("k", "a", 0o600), ("open", "a", 0o644), ("several", "ab", 0o644)):
+        path = tmp_path / f"{name}.pub"
+        write_public_key(path, [public(key) for key in keys])
+        path.chmod(mode)
+        for load in (load_signer, partial(load_secret, least=32)):
+            detail = refused(partial(load, path)).detail
+            assert "this is a public key" in detail
+            assert "chmod" not in detail  # hidden from others it would be the wrong file still
 
 
 def test_the_private_file_given_for_the_public_one_is_said_so(tmp_path: Path) -> None:
