@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -49,6 +50,13 @@ class Registry(registry_pb2_grpc.RegistryServiceServicer):
 
     async def Get(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
         return await self.method(request) or registry_pb2.RegistryServiceGetResponse()
+
+    async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - gRPC's name
+        """Tells how often it has waited for the method, until that raises; ``after`` subjects a message."""
+        for number in itertools.count():
+            await self.method(request)
+            names = [registry_pb2.Change(identifier="x" * 200)] * request.after
+            yield registry_pb2.WatchResponse(sequence=number, changes=names)
 
 
 async def at_once(request: Any) -> None:
