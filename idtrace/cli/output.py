@@ -59,10 +59,10 @@ class Output:
         if self.as_json:
             self._write(json.dumps(body, ensure_ascii=False))
 
-    def note(self, text: str) -> None:
-        """A remark on stderr; nothing with ``--json``."""
+    def note(self, text: str, *, to_copy: bool = False) -> None:
+        """A remark on stderr; nothing with ``--json``. What a reader may copy has no line breaks of ours."""
         if not self.as_json:
-            self.notes.print(Text(text, style="dim"))
+            self.notes.print(Text(text, style="dim"), soft_wrap=to_copy)
 
     def failure(self, failure: Failure) -> None:
         """Explain why the command ends: on stdout as JSON, or on stderr for a person."""

@@ -62,7 +62,7 @@ def migrate(
     verb = "would run" if dry_run else "ran"
     output.note(f"{verb} {', '.join(names)}" if names else "the tables are up to date")
     if advice:
-        output.note(advice)
+        output.note(advice, to_copy=True)
 
 
 @app.command()
@@ -98,7 +98,7 @@ def status(ctx: typer.Context, config: ConfigOption, as_json: JsonOption = False
         table.add_row(name, state, checksum[:16])
     output.show(table)
     if advice:
-        output.note(advice)
+        output.note(advice, to_copy=True)
 
 
 def _settings(config: Path) -> Any:

@@ -311,7 +311,7 @@ async def test_a_node_that_takes_the_call_and_says_nothing_is_given_up() -> None
 
 
 async def _mute(request: pb.WatchRequest, context: Any) -> AsyncIterator[bytes]:
-    await asyncio.sleep(60)
+    await asyncio.Event().wait()
     yield b""
 
 
