@@ -481,7 +481,10 @@ class Sharing:
         while self._doubtful:
             keys = tuple(self._doubtful)
             self._doubtful.clear()
-            values = await self._store.read(keys) or [None] * len(keys)
+            values = await self._store.read(keys)
+            if values is None:  # nobody tells what has become of them, which is no reason to lose what is proven
+                self._cache.doubt(now_ms=self._clock.now_ms())
+                continue
             for key, value in zip(keys, values, strict=True):
                 if value is None or self._written.pop(key, b"") != identity(value):
                     self._changed(key, value)

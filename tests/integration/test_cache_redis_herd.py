@@ -36,7 +36,8 @@ async def resolver(folder: Path, name: str, root: str, redis_url: str) -> AsyncI
     # Whether a change would be heard of is not what this is about.
     config.write_text(
         f'listen = "127.0.0.1:0"\nroot_key = "root.pub"\nroot_endpoints = ["{root}"]\n'
-        "[limits]\nunfollowed_seconds = 300\n"
+        # Nor is how long a busy machine takes for two thousand scans at once.
+        "[limits]\nunfollowed_seconds = 300\nquestion_ms = 20000\ncall_ms = 10000\n"
         f'[redis]\nurl = "{redis_url}"\nshared_key = "shared.secret"\nop_timeout_ms = 1000\n'
     )
     with (folder / f"{name}.log").open("wb") as errors:

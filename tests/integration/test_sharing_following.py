@@ -29,7 +29,7 @@ from resolver.sharing import Listener, Remove, Sharing, Write
 from resolver.trust import TrustStore
 from tests.following_fixtures import begin, tree
 from tests.integration.test_resolver_following import version
-from tests.simulator import Tree, TreeUpstream
+from tests.simulator import Tree, TreeUpstream, dead
 
 ITEM, OTHER = Identifier.parse("88.118.8/SN-1"), Identifier.parse("88.118.8/SN-2")
 ZONE, PARENT = Prefix.parse("88.118.8"), Prefix.parse("88.118")
@@ -45,11 +45,14 @@ class Shelf:
     values: dict[bytes, tuple[Entry, bytes]] = field(default_factory=dict)
     writes: list[Write] = field(default_factory=list)
     held: asyncio.Event | None = None
+    dead: bool = False
 
     def start(self, listener: Listener, counters: SharedCounters) -> None:
         """It is there."""
 
-    async def read(self, keys: Sequence[bytes]) -> Sequence[bytes | None]:
+    async def read(self, keys: Sequence[bytes]) -> Sequence[bytes | None] | None:
+        if self.dead:
+            return None
         found = [self.values[key][1] if key in self.values else None for key in keys]
         if self.held is not None:
             await self.held.wait()
@@ -250,3 +253,16 @@ async def test_a_revocation_is_believed_on_the_chain_above_it() -> None:
     answer = await reader.resolver.resolve(OTHER)
     assert answer.resolution.verdict is Verdict.GONE
     assert answer.unfollowed_ms is None
+
+
+async def test_an_echo_that_cannot_be_looked_into_loses_no_answer() -> None:
+    _, shelf, writer, _ = await two()
+    await writer.resolver.resolve(ITEM)
+    shelf.dead = True
+    writer.sharing.invalidated([KEYS.answer(ITEM)])
+    for _ in range(5):
+        await asyncio.sleep(0)
+    for node in ("ent", "second", "top", "root"):
+        writer.tree.fault(node, dead)
+    answer = await writer.resolver.resolve(ITEM)
+    assert (answer.resolution.verdict, answer.source) == (Verdict.FOUND, Source.CACHE)
