@@ -21,9 +21,21 @@ from typing import Any, Final
 
 from idtrace.canonical import Fields, Json
 from idtrace.chain import LINKS_MAX
+from idtrace.entry import HEAD_BYTES_MAX
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Identifier, Prefix
-from idtrace.record import SALT_BYTES, VALUE_BYTES_MAX, VALUE_INDEX_MAX, VALUES_MAX, Record, Value
+from idtrace.logproof import CHECKPOINT_BYTES_MAX, LogProof
+from idtrace.merkle import PROOF_HASHES_MAX
+from idtrace.record import (
+    SALT_BYTES,
+    SEAL_PATH_MAX,
+    VALUE_BYTES_MAX,
+    VALUE_INDEX_MAX,
+    VALUES_MAX,
+    Record,
+    Sealed,
+    Value,
+)
 from idtrace.signature import SIGNATURES_MAX, Signature, Signed
 
 # Nine delegations and a record with 256 values of 4 KiB, base64: what a scanner has to hold in memory at worst.
@@ -68,6 +80,8 @@ class NodeAnswer:
 
     delegations: tuple[Signed, ...]
     outcome: Record | Denied | Referred
+    proof: LogProof | None = None
+    currency: Signed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,8 @@ class Bundle:
     identifier: Identifier
     delegations: tuple[Signed, ...]
     outcome: Record | Denied | Revoked
+    proof: LogProof | None = None
+    currency: Signed | None = None
 
     def digest(self) -> bytes:
         """SHA-256, 32 bytes, over every part, each framed by its length."""
@@ -93,15 +109,25 @@ class Bundle:
             "delegations": [signed_to_json(signed) for signed in self.delegations],
         }
         match self.outcome:
-            case Record(signed, values):
-                body["record"] = {
+            case Record(signed, values, sealed):
+                shown: dict[str, Json] = {
                     "signed": signed_to_json(signed),
                     "values": [{"index": v.index, "salt": _b64(v.salt), "data": _b64(v.data)} for v in values],
                 }
+                body["record"] = shown | _sealed_to_json(sealed)
             case Denied(signed):
                 body["denial"] = signed_to_json(signed)
             case revoked:
                 body["revocation"] = str(revoked.zone)
+        if self.proof is not None:
+            body["proof"] = {
+                "index": self.proof.index,
+                "path": [one.hex() for one in self.proof.path],
+                "checkpoint": _text(self.proof.checkpoint),
+                "head": _text(self.proof.head),
+            }
+        if self.currency is not None:
+            body["currency"] = signed_to_json(self.currency)
         body["digest"] = self.digest().hex()
         return json.dumps(body, ensure_ascii=False, indent=1) + "\n"
 
@@ -134,19 +160,31 @@ def _parts(bundle: Bundle) -> Iterator[bytes]:
     for signed in bundle.delegations:
         yield from _signed_parts(signed)
     match bundle.outcome:
-        case Record(signed, values):
+        case Record(signed, values, sealed):
             yield b"record"
             yield from _signed_parts(signed)
             for value in values:
                 yield str(value.index).encode()
                 yield value.salt
                 yield value.data
+            if sealed is not None:
+                yield b"sealed"
+                yield from _signed_parts(sealed.seal)
+                yield f"{sealed.position} {len(sealed.path)}".encode()
+                yield from sealed.path
         case Denied(signed):
             yield b"denial"
             yield from _signed_parts(signed)
         case revoked:
             yield b"revocation"
             yield str(revoked.zone).encode()
+    if bundle.proof is not None:
+        yield b"proof"
+        yield f"{bundle.proof.index} {len(bundle.proof.path)}".encode()
+        yield from (*bundle.proof.path, bundle.proof.checkpoint, bundle.proof.head)
+    if bundle.currency is not None:
+        yield b"currency"
+        yield from _signed_parts(bundle.currency)
 
 
 def _signed_parts(signed: Signed) -> Iterator[bytes]:
@@ -186,6 +224,41 @@ def signed_to_json(signed: Signed) -> dict[str, Json]:
     }
 
 
+def _sealed_to_json(sealed: Sealed | None) -> dict[str, Json]:
+    if sealed is None:
+        return {}
+    path = [one.hex() for one in sealed.path]
+    return {"sealed": {"seal": signed_to_json(sealed.seal), "position": sealed.position, "path": path}}
+
+
+def _sealed_from_fields(fields: Fields) -> Sealed:
+    sealed = Sealed(
+        signed_from_fields(fields.object("seal")),
+        fields.integer("position", most=2**SEAL_PATH_MAX),
+        _hashes(fields, "path", SEAL_PATH_MAX),
+    )
+    fields.end()
+    return sealed
+
+
+def _proof_from_fields(fields: Fields) -> LogProof:
+    proof = LogProof(
+        fields.integer("index"),
+        _hashes(fields, "path", PROOF_HASHES_MAX),
+        fields.text("checkpoint", most=CHECKPOINT_BYTES_MAX).encode(),
+        fields.text("head", most=HEAD_BYTES_MAX).encode(),
+    )
+    fields.end()
+    return proof
+
+
+def _hashes(fields: Fields, name: str, most: int) -> tuple[bytes, ...]:
+    try:
+        return tuple(bytes.fromhex(text) for text in fields.texts(name, most=most))
+    except ValueError:
+        raise InputError(Reason.BUNDLE_MALFORMED, f"{name} is not hexadecimal", field=fields.path(name)) from None
+
+
 def _read(fields: Fields, parsed: dict[str, Any]) -> tuple[Bundle, bytes]:
     if fields.text("format", most=64) != JSON_FORMAT:
         raise InputError(Reason.BUNDLE_MALFORMED, f"the format is not {JSON_FORMAT}", field="bundle.format")
@@ -195,15 +268,20 @@ def _read(fields: Fields, parsed: dict[str, Any]) -> tuple[Bundle, bytes]:
     if "record" in parsed:
         record = fields.object("record")
         signed = signed_from_fields(record.object("signed"))
-        outcome = Record(signed, tuple(_read_value(item) for item in record.objects("values", most=VALUES_MAX)))
+        values = tuple(_read_value(item) for item in record.objects("values", most=VALUES_MAX))
+        inside = parsed["record"]
+        sealed = _sealed_from_fields(record.object("sealed")) if "sealed" in inside else None
+        outcome = Record(signed, values, sealed)
         record.end()
     elif "denial" in parsed:
         outcome = Denied(signed_from_fields(fields.object("denial")))
     else:
         outcome = Revoked(fields.prefix("revocation"))
+    proof = _proof_from_fields(fields.object("proof")) if "proof" in parsed else None
+    currency = signed_from_fields(fields.object("currency")) if "currency" in parsed else None
     digest = fields.digest("digest")
     fields.end()
-    return Bundle(identifier, delegations, outcome), digest
+    return Bundle(identifier, delegations, outcome, proof, currency), digest
 
 
 def signed_from_fields(fields: Fields) -> Signed:

@@ -108,6 +108,14 @@ class Fields:
             self._fail(name, f"has fewer than {least} characters")
         return value
 
+    def optional_text(self, name: str, *, most: int) -> str:
+        """A string of 1 to ``most`` characters, or "" where the field is not there: there is one way to say nothing."""
+        return self.text(name, most=most, least=1) if name in self._body else ""
+
+    def optional_integer(self, name: str, *, least: int = 0, most: int = INTEGER_MAX) -> int | None:
+        """An integer of ``least`` to ``most``, or None where the field is not there."""
+        return self.integer(name, least=least, most=most) if name in self._body else None
+
     def integer(self, name: str, *, least: int = 0, most: int = INTEGER_MAX) -> int:
         """An integer of ``least`` to ``most``."""
         value = self._take(name)

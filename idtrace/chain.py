@@ -9,13 +9,17 @@ a time; each step makes these checks, in this order, and the code carries the sa
 4. the delegation is in force at ``now``;
 5. its version is not lower than one seen before, and one version has one content.
 
-A record, a denial or a receipt is then checked against the last link:
+A record, a denial, a receipt or a currency statement ("this version is the latest") is then checked against the last
+link:
 
 6. the chain is in force at ``now``, and its last zone is not revoked;
-7. the exact bytes are signed by a key of the zone with the right role;
+7. the exact bytes are signed by a key of the zone with the right role: records also by a batch seal over them, or by
+   a key that has ended where a checked proof shows an index below its end; "latest" and "absent" by a currency key, and
+   where the zone has none by a node key;
 8. the body is well-formed and about the identifier that was asked, and the zone covers that identifier;
 9. records: shown values match their signed digests, ``issued_at`` is not in the future, the version is not lower than
-   one seen before, and one version has one content; denials: alive at ``now``, and for no longer than 60 s.
+   one seen before, and one version has one content; denials and currency statements: alive at ``now``, and for no
+   longer than 60 s; currency statements: about this very record, of a log that holds it already.
 
 Sources: RFC 4035 §5 (chain), TUF §5.3 to 5.6 (versions, expiry, one ``now`` a verification), Unbound CVE-2026-40622 (a
 child never extends its own life: :attr:`TrustedChain.expires` is the least of all links).
@@ -25,15 +29,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final, Protocol, TypeVar
 
 from idtrace.delegation import Delegation, Role, State
 from idtrace.errors import InputError, Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, RecordBody, check_values
-from idtrace.signature import CheckBudget, Kind, PublicKey, Signed, signed_hash, verify
-from idtrace.statements import DENIAL_SECONDS_MAX, Denial, Receipt
+from idtrace.seal import Seal, check_path
+from idtrace.signature import CheckBudget, Kind, PublicKey, SignatureMemory, Signed, signed_hash, verify
+from idtrace.statements import CURRENCY_SECONDS_MAX, DENIAL_SECONDS_MAX, Currency, Denial, Receipt
 
 T = TypeVar("T")
 
@@ -78,16 +83,23 @@ class NoFloors:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One ``now`` (wall clock, s), one budget and one memory for everything that one question verifies."""
+    """One ``now`` (wall clock, s), one budget and one set of floors for everything that one question verifies."""
 
     now: int
     budget: CheckBudget
     floors: Floors
 
     @classmethod
-    def at(cls, now: int, *, checks: int = CHECKS_MAX, floors: Floors | None = None) -> Context:
-        """A fresh budget at a time."""
-        return cls(now, CheckBudget(checks), NoFloors() if floors is None else floors)
+    def at(
+        cls,
+        now: int,
+        *,
+        checks: int = CHECKS_MAX,
+        floors: Floors | None = None,
+        memory: SignatureMemory | None = None,
+    ) -> Context:
+        """A fresh budget at a time; what ``memory`` knows is not checked again."""
+        return cls(now, CheckBudget(checks, memory), NoFloors() if floors is None else floors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,15 +264,17 @@ class TrustedChain:
         for position, link in enumerate(self.links):
             _in_force(link.delegation, now, f"delegation[{position}]")
 
-    def check_record(self, record: Record, identifier: Identifier, context: Context) -> VerifiedRecord:
-        """Steps 6 to 9 for a record.
+    def check_record(
+        self, record: Record, identifier: Identifier, context: Context, *, index: int | None = None
+    ) -> VerifiedRecord:
+        """Steps 6 to 9 for a record. ``index`` is its place in the zone's log, where a checked proof has shown it.
 
         Raises:
             VerificationError: what the broken step says.
         """
         self.in_force(context.now)
         # 7. signed by a record key of the zone
-        verify(record.signed, Kind.RECORD, self.delegation.keys_for(Role.RECORD), budget=context.budget, field="record")
+        self._signed_or_sealed(record, context, index)
         # 8. about this identifier, inside the zone
         body = _parsed(RecordBody.parse, record.signed.payload)
         if body.identifier != identifier:
@@ -286,6 +300,45 @@ class TrustedChain:
         )
         return VerifiedRecord(record, body, withheld)
 
+    def _record_keys(self, index: int | None) -> dict[str, PublicKey]:
+        """Keys whose records count: those that have not ended, and those that had not when this one was logged."""
+        ended = self.delegation.ended_keys(Role.RECORD) if index is not None else {}
+        before = {
+            name: k.key for name, k in ended.items() if k.until is not None and index is not None and index < k.until
+        }
+        return self.delegation.keys_for(Role.RECORD) | before
+
+    def _signed_or_sealed(self, record: Record, context: Context, index: int | None) -> None:
+        """By record keys of the zone over these bytes, or over a batch that they are in; never by halves of both."""
+        keys = self._record_keys(index)
+        sealed = record.sealed
+        if sealed is None:
+            verify(record.signed, Kind.RECORD, keys, budget=context.budget, field="record")
+            return
+        if record.signed.signatures or record.signed.payload_type != Kind.RECORD.payload_type:
+            detail = "a record under a seal has no signatures of its own and is a record"
+            raise VerificationError(Reason.PAYLOAD_TYPE_UNKNOWN, detail, field="record")
+        check_path(record.hash, sealed, self._seal(sealed.seal, keys, context, "record.seal"))
+
+    def check_seal(self, signed: Signed, context: Context) -> Seal:
+        """Steps 6 to 8 for a batch seal; that a record stands under it, and step 9, is for each record to show.
+
+        Raises:
+            VerificationError: what the broken step says.
+        """
+        self.in_force(context.now)
+        return self._seal(signed, self._record_keys(None), context, "seal")
+
+    def _seal(self, signed: Signed, keys: dict[str, PublicKey], context: Context, field: str) -> Seal:
+        verify(signed, Kind.SEAL, keys, budget=context.budget, field=field)
+        body = _parsed(partial(_seal_body, field), signed.payload)
+        if body.zone != self.zone:
+            raise VerificationError(Reason.SEAL_WRONG_ZONE, f"the seal is zone {body.zone}'s", field=f"{field}.zone")
+        if body.issued_at > context.now + CLOCK_SKEW_SECONDS:
+            detail = "the seal is dated in the future"
+            raise VerificationError(Reason.RECORD_FROM_FUTURE, detail, field=f"{field}.issued_at")
+        return body
+
     def check_denial(self, signed: Signed, identifier: Identifier, context: Context) -> Denial:
         """Steps 6 to 9 for a denial.
 
@@ -293,7 +346,7 @@ class TrustedChain:
             VerificationError: what the broken step says.
         """
         self.in_force(context.now)
-        verify(signed, Kind.DENIAL, self.delegation.keys_for(Role.NODE), budget=context.budget, field="denial")
+        verify(signed, Kind.DENIAL, self._currency_keys(), budget=context.budget, field="denial")
         denial = _parsed(Denial.parse, signed.payload)
         if denial.identifier != identifier:
             raise VerificationError(
@@ -314,6 +367,41 @@ class TrustedChain:
         if context.now > denial.expires:
             raise VerificationError(Reason.DENIAL_EXPIRED, "the denial has expired; ask again", field="denial.expires")
         return denial
+
+    def check_currency(self, signed: Signed, record: Record, context: Context, *, index: int | None = None) -> Currency:
+        """Check that a statement is this zone's living word that this record is the latest.
+
+        ``index`` is the record's place in the zone's log, where a checked proof has shown it. That the statement lives
+        at ``now`` is checked last: one that fails for that alone is sound, and speaks of another time.
+
+        Raises:
+            VerificationError: what the broken step says, or CURRENCY_WRONG_RECORD.
+        """
+        self.in_force(context.now)
+        verify(signed, Kind.CURRENCY, self._currency_keys(), budget=context.budget, field="currency")
+        currency = _parsed(Currency.parse, signed.payload)
+        body = _parsed(RecordBody.parse, record.signed.payload)
+        said = (currency.zone, currency.identifier, currency.version, currency.record_hash)
+        if said != (self.zone, body.identifier, body.version, record.hash):
+            detail = f"the statement is about version {currency.version} of {currency.identifier}"
+            raise VerificationError(Reason.CURRENCY_WRONG_RECORD, detail, field="currency.record_hash")
+        if index is not None and currency.log_size <= index:
+            detail = f"the statement is about a log of {currency.log_size} entries, and the record is entry {index}"
+            raise VerificationError(Reason.CURRENCY_WRONG_RECORD, detail, field="currency.log_size")
+        if not 0 <= currency.expires - currency.issued_at <= CURRENCY_SECONDS_MAX:
+            detail = f"such a statement lives at most {CURRENCY_SECONDS_MAX} s"
+            raise VerificationError(Reason.CURRENCY_TOO_LONG, detail, field="currency.expires")
+        if currency.issued_at > context.now + CLOCK_SKEW_SECONDS:
+            detail = "the statement is dated in the future"
+            raise VerificationError(Reason.CURRENCY_NOT_YET_VALID, detail, field="currency.issued_at")
+        if context.now > currency.expires:
+            detail = "the statement that this is the latest version has expired; ask again"
+            raise VerificationError(Reason.CURRENCY_EXPIRED, detail, field="currency.expires")
+        return currency
+
+    def _currency_keys(self) -> dict[str, PublicKey]:
+        """Who may say "latest" and "absent": keys made for it; where there are none, the node's."""
+        return self.delegation.keys_for(Role.CURRENCY) or self.delegation.keys_for(Role.NODE)
 
     def check_receipt(self, signed: Signed, record: Record, context: Context) -> Receipt:
         """Check that a receipt is this zone's word for this record.
@@ -380,6 +468,11 @@ def _not_below(
         raise VerificationError(reasons[0], f"version {version} after version {floor[0]} was seen", field=field)
     if version == floor[0] and content != floor[1]:
         raise VerificationError(reasons[1], f"version {version} has two contents", field=field)
+
+
+@lru_cache(maxsize=256)  # of 300 bytes: a batch's seal comes with each of its 2,000 records
+def _seal_body(field: str, payload: bytes) -> Seal:
+    return Seal.parse(payload, field=field)
 
 
 def _parsed(parse: Callable[[bytes], T], payload: bytes) -> T:

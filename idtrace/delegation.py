@@ -3,8 +3,9 @@
 The root's own key set is a delegation too: child "" and parent "", signed by the pinned root key, so that the root key
 can stay off line while the root's node key answers. Body fields: ``child``, ``parent``, ``version``, ``previous``,
 ``state``, ``hosted``, ``keys`` (``key``, ``roles``), ``zone_threshold``, ``endpoints``, ``issued_at``, ``not_before``,
-``expires`` (s). Sources: RFC 4034 §5 (DS: the parent signs the child's keys), TUF §5 (version, expiry, threshold),
-HS_NAMESPACE of the Handle System (what a prefix may be).
+``expires`` (s), and ``log`` where the zone's changes are logged (the log's origin). Sources: RFC 4034 §5 (DS: the
+parent signs the child's keys), TUF §5 (version, expiry, threshold), HS_NAMESPACE of the Handle System (what a prefix
+may be).
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ KEYS_MAX: Final = 16
 # NXNSAttack: a wide referral multiplies calls. Two nodes in two places, each on two addresses.
 ENDPOINTS_MAX: Final = 4
 ENDPOINT_BYTES_MAX: Final = 255
+# An origin is a path below a prefix; it stands in every checkpoint and cosignature.
+LOG_NAME_MAX: Final = 128
 # A year and a month: nobody notices the expiry of what lasts longer, and nobody can end it by waiting.
 LIFETIME_SECONDS_MAX: Final = 400 * 86_400
 
 # RFC 1123 §2.1 names in lower case, and as their last label nothing that reads as part of an IPv4 address.
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?:{_LABEL}\.)*(?![0-9]+\Z){_LABEL}\Z")
+# A name in a signed note has no space and no plus (C2SP signed-note); ours are lower-case paths.
+_LOG = re.compile(r"[a-z0-9](?:[a-z0-9./-]{0,126}[a-z0-9])?\Z")
 _PORT = re.compile(r"[1-9][0-9]{0,4}\Z")
 
 
@@ -41,7 +46,9 @@ class Role(StrEnum):
 
     ZONE = "zone"  # delegations of child zones, and commands to the zone's node
     RECORD = "record"  # records
-    NODE = "node"  # denials and receipts: the key that lies on line
+    NODE = "node"  # receipts, and denials where no key has the role currency: the key that lies on line
+    CURRENCY = "currency"  # short-lived statements that something is the latest, or is absent
+    LOG = "log"  # checkpoints of the log that the zone's changes stand in
 
 
 class State(StrEnum):
@@ -53,10 +60,16 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ZoneKey:
-    """One key of a zone with its roles."""
+    """One key of a zone with its roles.
+
+    ``until`` ends a key from an index of the zone's log on: what it signed counts only where a proof shows it below
+    that index (None: the key has not ended). So a stolen or outworn key can be taken away and what it had signed
+    before stays true, whatever time its holder writes into a body.
+    """
 
     key: PublicKey
     roles: frozenset[Role]
+    until: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +88,23 @@ class Delegation:
     issued_at: int
     not_before: int
     expires: int
+    log: str = ""
 
     def keys_for(self, role: Role) -> dict[str, PublicKey]:
-        """Keys with a role, by key id."""
-        return {k.key.key_id: k.key for k in self.keys if role in k.roles}
+        """Keys with a role that have not ended, by key id."""
+        return {k.key.key_id: k.key for k in self.keys if role in k.roles and k.until is None}
+
+    def ended_keys(self, role: Role) -> dict[str, ZoneKey]:
+        """Keys with a role that have ended at an index of the log, by key id."""
+        return {k.key.key_id: k for k in self.keys if role in k.roles and k.until is not None}
 
     def payload(self) -> bytes:
         """Canonical bytes to sign."""
-        keys: list[Json] = [{"key": str(k.key), "roles": sorted(k.roles)} for k in self.keys]
+        keys = [_key_body(key) for key in self.keys]
+        logged: dict[str, Json] = {"log": self.log} if self.log else {}
         return canonical.encode(
-            {
+            logged
+            | {
                 "child": str(self.child),
                 "parent": str(self.parent),
                 "version": self.version,
@@ -126,6 +146,7 @@ class Delegation:
             issued_at=fields.integer("issued_at", most=TIME_MAX),
             not_before=fields.integer("not_before", most=TIME_MAX),
             expires=fields.integer("expires", most=TIME_MAX),
+            log=fields.optional_text("log", most=LOG_NAME_MAX),
         )
         fields.end()
         body.check_rules(field)
@@ -148,6 +169,7 @@ class Delegation:
                 f"{quoted(str(self.child))} does not lie below {quoted(str(self.parent))}",
                 field=f"{field}.child",
             )
+        self._check_log(field)
         if self.state is State.REVOKED:
             if self.keys or self.endpoints or self.version == 1:
                 raise _wrong(field, "state", "a revocation follows a delegation and has no keys and no endpoints")
@@ -160,9 +182,27 @@ class Delegation:
         if not self.endpoints:
             raise _wrong(field, "endpoints", "an active zone has at least one")
 
+    def _check_log(self, field: str) -> None:
+        if bool(self.log) != bool(self.keys_for(Role.LOG)):
+            raise _wrong(field, "log", "a zone that names a log has a key with the role log, and no other has one")
+        if any(k.until is not None and (not self.log or k.roles != {Role.RECORD}) for k in self.keys):
+            raise _wrong(field, "keys", "a key that ends at an index is a record key of a zone with a log, and no more")
+        if self.log and not is_log_name(self.log):
+            raise _wrong(field, "log", "is a lower-case path of letters, digits, dots, hyphens and slashes")
+
+
+def is_log_name(name: str) -> bool:
+    """Whether a log may have this origin."""
+    return _LOG.match(name) is not None
+
 
 def _wrong(field: str, name: str, rule: str) -> InputError:
     return InputError(Reason.FIELD_MALFORMED, f"{name}: {rule}", field=f"{field}.{name}")
+
+
+def _key_body(key: ZoneKey) -> Json:
+    ended: dict[str, Json] = {} if key.until is None else {"until": key.until}
+    return ended | {"key": str(key.key), "roles": sorted(key.roles)}
 
 
 def _zone_keys(fields: canonical.Fields) -> tuple[ZoneKey, ...]:
@@ -173,10 +213,11 @@ def _zone_keys(fields: canonical.Fields) -> tuple[ZoneKey, ...]:
         if texts != sorted(set(texts)) or not set(texts) <= set(Role):
             rule = f"roles are some of {', '.join(sorted(Role))}, each once and in this order"
             raise InputError(Reason.FIELD_MALFORMED, rule, field=item.path("roles"))
+        until = item.optional_integer("until")
         item.end()
         if key.key_id in keys:
             raise InputError(Reason.FIELD_MALFORMED, "a key stands once", field=item.path("key"))
-        keys[key.key_id] = ZoneKey(key, frozenset(Role(text) for text in texts))
+        keys[key.key_id] = ZoneKey(key, frozenset(Role(text) for text in texts), until)
     return tuple(keys.values())
 
 

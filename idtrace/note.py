@@ -38,7 +38,7 @@ from idtrace.errors import InputError, Reason, VerificationError, quoted
 from idtrace.merkle import SIZE_MAX
 
 # The check itself, without the framing of our own statements: a note has the framing of its own format.
-from idtrace.signature import MemorySigner, PublicKey, Signer, _valid
+from idtrace.signature import MemorySigner, PublicKey, Signer, valid
 
 # A policy knows up to 64 witnesses, and each may sign; the specification asks for 16 at least.
 NOTE_SIGNATURES_MAX: Final = 64
@@ -288,7 +288,7 @@ def _verified(key: NoteKey, text: str, value: bytes, field: str) -> Verified:
 def _checks(key: NoteKey, signature: bytes, message: bytes) -> bool:
     """Whether this is the key's signature; one of another length is none."""
     if key.type is not KeyType.COSIGNATURE_ML_DSA_44:
-        return _valid(PublicKey.of(key.raw), signature, message)
+        return valid(PublicKey.of(key.raw), signature, message)
     try:
         MLDSA44PublicKey.from_public_bytes(key.raw).verify(signature, message)
     except InvalidSignature:

@@ -34,6 +34,8 @@ VALUE_BYTES_MAX: Final = 4_096
 VALUE_TYPE_MAX: Final = 128
 VALUE_INDEX_MAX: Final = 2**31 - 1
 SALT_BYTES: Final = 16
+# A batch has 2,000 records; a lot of a million may be sealed in one.
+SEAL_PATH_MAX: Final = 20
 # Year 9999; a body's time is a count of seconds and never text that could mean two instants.
 TIME_MAX: Final = 253_402_300_799
 
@@ -160,11 +162,29 @@ def peek_identifier(payload: bytes, *, field: str = "record") -> Identifier:
 
 
 @dataclass(frozen=True, slots=True)
+class Sealed:
+    """Where a record stands under a batch seal: the seal as signed, the record's place, the hashes up to the root."""
+
+    seal: Signed
+    position: int
+    path: tuple[bytes, ...]
+
+    @property
+    def hash(self) -> bytes:
+        """SHA-256, 32 bytes, of the seal's framed body: how a log entry names it."""
+        return signed_hash(Kind.SEAL, self.seal.payload)
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
-    """A record as it travels: signed body and the values that the reader may see. Proves nothing until verified."""
+    """A record as it travels: body, signatures or a seal instead of them, and the values that the reader may see.
+
+    Proves nothing until verified.
+    """
 
     signed: Signed
     values: tuple[Value, ...]
+    sealed: Sealed | None = None
 
     @property
     def hash(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The small signed statements: denial, receipt, enrolment, application, command.
+"""The small signed statements: denial, currency, receipt, enrolment, application, command.
 
 Each is a frozen dataclass with ``payload()`` (canonical bytes to sign) and ``parse(payload)`` (strict; raises
 :class:`InputError` naming the field). Whoever parses one has checked its signature before, except for an enrolment,
@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from idtrace import canonical
+from idtrace.canonical import Json
 from idtrace.delegation import ENDPOINTS_MAX, Role, check_endpoint
 from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix, require_visible
@@ -20,6 +21,8 @@ from idtrace.signature import CheckBudget, Kind, PublicKey, Signed, Signer, sign
 
 # RFC 9077: a denial may not outlive what it denies by long; a minute is what a new registration waits at worst.
 DENIAL_SECONDS_MAX: Final = 60
+# "Latest" is as short-lived as "absent": a minute is what a new version waits at worst behind a saved statement.
+CURRENCY_SECONDS_MAX: Final = 60
 COMMENT_MAX: Final = 500
 
 
@@ -42,18 +45,25 @@ class PrefixStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Denial:
-    """There is no such identifier: said by a node key of ``zone``; times in seconds."""
+    """There is no such identifier: said by a currency key of ``zone``, or by a node key where it has none; times in s.
+
+    ``log_size`` is how many entries the zone's log had (None: it has no log). An entry about the identifier below that
+    index, or a denial in a log that has one, shows to anybody that the signer lied.
+    """
 
     identifier: Identifier
     zone: Prefix
     reason: DenialReason
     issued_at: int
     expires: int
+    log_size: int | None = None
 
     def payload(self) -> bytes:
         """Canonical bytes to sign."""
+        logged: dict[str, Json] = {} if self.log_size is None else {"log_size": self.log_size}
         return canonical.encode(
-            {
+            logged
+            | {
                 "identifier": str(self.identifier),
                 "zone": str(self.zone),
                 "reason": self.reason,
@@ -70,6 +80,53 @@ class Denial:
             identifier=fields.identifier("identifier"),
             zone=fields.prefix("zone"),
             reason=fields.choice("reason", DenialReason),
+            issued_at=fields.integer("issued_at", most=TIME_MAX),
+            expires=fields.integer("expires", most=TIME_MAX),
+            log_size=fields.optional_integer("log_size"),
+        )
+        fields.end()
+        return body
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """This version is the latest one: said by a currency key of ``zone``, of a log with ``log_size`` entries.
+
+    Times in s. An entry below that index about a later version of the identifier shows to anybody that the signer lied.
+    """
+
+    identifier: Identifier
+    zone: Prefix
+    version: int
+    record_hash: bytes
+    log_size: int
+    issued_at: int
+    expires: int
+
+    def payload(self) -> bytes:
+        """Canonical bytes to sign."""
+        return canonical.encode(
+            {
+                "identifier": str(self.identifier),
+                "zone": str(self.zone),
+                "version": self.version,
+                "record_hash": self.record_hash.hex(),
+                "log_size": self.log_size,
+                "issued_at": self.issued_at,
+                "expires": self.expires,
+            }
+        )
+
+    @classmethod
+    def parse(cls, payload: bytes, *, field: str = "currency") -> Currency:
+        """Read a body."""
+        fields = canonical.decode(payload, field=field)
+        body = cls(
+            identifier=fields.identifier("identifier"),
+            zone=fields.prefix("zone"),
+            version=fields.integer("version", least=1),
+            record_hash=fields.digest("record_hash"),
+            log_size=fields.integer("log_size", least=1),
             issued_at=fields.integer("issued_at", most=TIME_MAX),
             expires=fields.integer("expires", most=TIME_MAX),
         )

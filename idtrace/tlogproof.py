@@ -25,11 +25,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from idtrace.checkpoint import Checkpoint, in_base64, read_base64, read_decimal, read_hash
+from idtrace.checks import Check
 from idtrace.errors import InputError, Reason, VerificationError
 from idtrace.logpolicy import NO_QUORUM, LogPolicy
 from idtrace.merkle import PROOF_HASHES_MAX, check_inclusion
 from idtrace.note import NOTE_BYTES_MAX, Note, NoteKey
-from idtrace.verification import Check
 
 FORMAT: Final = "c2sp.org/tlog-proof@v1"
 # Room for what rebuilds a leaf (salts, a VRF proof); an entry itself travels in its own file.

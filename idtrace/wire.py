@@ -8,6 +8,7 @@ taken from gRPC as parsed; :func:`bundle_from_bytes` also refuses bytes that do 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -15,9 +16,21 @@ from google.protobuf.message import DecodeError
 from idtrace.bundle import BUNDLE_BYTES_MAX, Bundle, Denied, NodeAnswer, Referred, Revoked
 from idtrace.canonical import BODY_BYTES_MAX
 from idtrace.chain import LINKS_MAX
+from idtrace.entry import HEAD_BYTES_MAX
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Identifier, Prefix
-from idtrace.record import SALT_BYTES, VALUE_BYTES_MAX, VALUE_INDEX_MAX, VALUES_MAX, Record, Value
+from idtrace.logproof import CHECKPOINT_BYTES_MAX, LogProof
+from idtrace.merkle import PROOF_HASHES_MAX
+from idtrace.record import (
+    SALT_BYTES,
+    SEAL_PATH_MAX,
+    VALUE_BYTES_MAX,
+    VALUE_INDEX_MAX,
+    VALUES_MAX,
+    Record,
+    Sealed,
+    Value,
+)
 from idtrace.signature import SIGNATURES_MAX, Signature, Signed
 from idtrace.v1 import record_pb2 as pb
 
@@ -52,7 +65,11 @@ def signed_from_pb(message: pb.Signed, field: str) -> Signed:
 def record_to_pb(record: Record) -> pb.Record:
     """Domain to message."""
     values = [pb.Value(index=v.index, salt=v.salt, data=v.data) for v in record.values]
-    return pb.Record(signed=signed_to_pb(record.signed), values=values)
+    sealed = record.sealed
+    if sealed is None:
+        return pb.Record(signed=signed_to_pb(record.signed), values=values)
+    under = pb.Sealed(seal=signed_to_pb(sealed.seal), position=sealed.position, path=sealed.path)
+    return pb.Record(signed=signed_to_pb(record.signed), values=values, sealed=under)
 
 
 def record_from_pb(message: pb.Record, field: str = "record") -> Record:
@@ -61,17 +78,55 @@ def record_from_pb(message: pb.Record, field: str = "record") -> Record:
     Raises:
         InputError: FIELD_MISSING, FIELD_TOO_LARGE or FIELD_MALFORMED.
     """
-    _at_most(len(message.values), VALUES_MAX, "values", f"{field}.values")
+    values = values_from_pb(message.values, f"{field}.values")
+    sealed = sealed_from_pb(message.sealed, f"{field}.sealed") if message.HasField("sealed") else None
+    return Record(signed_from_pb(message.signed, f"{field}.signed"), values, sealed)
+
+
+def sealed_from_pb(message: pb.Sealed, field: str) -> Sealed:
+    """Message to domain.
+
+    Raises:
+        InputError: FIELD_MISSING, FIELD_TOO_LARGE or FIELD_MALFORMED.
+    """
+    _at_most(len(message.path), SEAL_PATH_MAX, "hashes", f"{field}.path")
+    return Sealed(signed_from_pb(message.seal, f"{field}.seal"), message.position, tuple(message.path))
+
+
+def values_from_pb(messages: Sequence[pb.Value], field: str) -> tuple[Value, ...]:
+    """Messages to domain.
+
+    Raises:
+        InputError: FIELD_TOO_LARGE or FIELD_MALFORMED.
+    """
+    _at_most(len(messages), VALUES_MAX, "values", field)
     values = []
-    for position, value in enumerate(message.values):
-        where = f"{field}.values[{position}]"
+    for position, value in enumerate(messages):
+        where = f"{field}[{position}]"
         if not 0 < value.index <= VALUE_INDEX_MAX:
             raise InputError(Reason.FIELD_MALFORMED, "an index is within 1 and 2**31 - 1", field=f"{where}.index")
         if len(value.salt) != SALT_BYTES:
             raise InputError(Reason.FIELD_MALFORMED, f"a salt has {SALT_BYTES} bytes", field=f"{where}.salt")
         _at_most(len(value.data), VALUE_BYTES_MAX, "bytes", f"{where}.data")
         values.append(Value(value.index, value.salt, value.data))
-    return Record(signed_from_pb(message.signed, f"{field}.signed"), tuple(values))
+    return tuple(values)
+
+
+def proof_to_pb(proof: LogProof) -> pb.LogProof:
+    """Domain to message."""
+    return pb.LogProof(index=proof.index, path=proof.path, checkpoint=proof.checkpoint, head=proof.head)
+
+
+def proof_from_pb(message: pb.LogProof, field: str = "proof") -> LogProof:
+    """Message to domain.
+
+    Raises:
+        InputError: FIELD_TOO_LARGE.
+    """
+    _at_most(len(message.path), PROOF_HASHES_MAX, "hashes", f"{field}.path")
+    _at_most(len(message.checkpoint), CHECKPOINT_BYTES_MAX, "bytes", f"{field}.checkpoint")
+    _at_most(len(message.head), HEAD_BYTES_MAX, "bytes", f"{field}.head")
+    return LogProof(message.index, tuple(message.path), message.checkpoint, message.head)
 
 
 def record_to_bytes(record: Record) -> bytes:
@@ -124,6 +179,7 @@ def delegations_from_pb(messages: Sequence[pb.Signed], field: str = "delegations
 def answer_to_pb(answer: NodeAnswer) -> pb.NodeAnswer:
     """Domain to message."""
     message = pb.NodeAnswer(delegations=[signed_to_pb(signed) for signed in answer.delegations])
+    _set_standing(message, answer.proof, answer.currency)
     match answer.outcome:
         case Record() as record:
             message.record.CopyFrom(record_to_pb(record))
@@ -144,7 +200,8 @@ def answer_from_pb(message: pb.NodeAnswer) -> NodeAnswer:
     delegations = delegations_from_pb(message.delegations, "answer.delegations")
     match message.WhichOneof("outcome"):
         case "record":
-            return NodeAnswer(delegations, record_from_pb(message.record, "answer.record"))
+            record = record_from_pb(message.record, "answer.record")
+            return NodeAnswer(delegations, record, *_standing(message, "answer"))
         case "denial":
             return NodeAnswer(delegations, Denied(signed_from_pb(message.denial.signed, "answer.denial")))
         case "referral":
@@ -163,6 +220,7 @@ def bundle_to_pb(bundle: Bundle) -> pb.Bundle:
         digest=bundle.digest(),
     )
     _set_outcome(message, bundle.outcome)
+    _set_standing(message, bundle.proof, bundle.currency)
     return message
 
 
@@ -176,7 +234,7 @@ def bundle_from_pb(message: pb.Bundle) -> Bundle:
         raise InputError(Reason.BUNDLE_MALFORMED, f"the format is not {BUNDLE_FORMAT}", field="bundle.format")
     identifier = Identifier.parse_canonical(message.identifier, field="bundle.identifier")
     delegations = delegations_from_pb(message.delegations, "bundle.delegations")
-    bundle = Bundle(identifier, delegations, _outcome(message))
+    bundle = Bundle(identifier, delegations, _outcome(message), *_standing(message, "bundle"))
     if message.digest != bundle.digest():
         raise InputError(Reason.BUNDLE_DIGEST, "the bundle is torn: its digest differs", field="bundle.digest")
     return bundle
@@ -205,15 +263,26 @@ def bundle_from_bytes(data: bytes) -> Bundle:
     return bundle
 
 
-def outcome_to_bytes(identifier: Identifier, outcome: Record | Denied | Revoked) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a zone has said: about whom (text), what, and what came beside it; a bundle without its delegations."""
+
+    about: str
+    outcome: Record | Denied | Revoked
+    proof: LogProof | None
+    currency: Signed | None
+
+
+def outcome_to_bytes(bundle: Bundle) -> bytes:
     """A bundle without its delegations and its digest: what :func:`outcome_from_authenticated` reads."""
-    message = pb.Bundle(identifier=str(identifier))
-    _set_outcome(message, outcome)
+    message = pb.Bundle(identifier=str(bundle.identifier))
+    _set_outcome(message, bundle.outcome)
+    _set_standing(message, bundle.proof, bundle.currency)
     return message.SerializeToString(deterministic=True)
 
 
-def outcome_from_authenticated(data: bytes) -> tuple[str, Record | Denied | Revoked]:
-    """The identifier's text and the outcome, from bytes that are **known to be our own**.
+def outcome_from_authenticated(data: bytes) -> Said:
+    """What :func:`outcome_to_bytes` has written, from bytes that are **known to be our own**.
 
     For ``resolver/shared_bodies.py`` alone, after a MAC has shown that a holder of the shared key wrote these very
     bytes. There is no digest, and the form is not checked: strictness about the form keeps strangers from changing a
@@ -227,7 +296,7 @@ def outcome_from_authenticated(data: bytes) -> tuple[str, Record | Denied | Revo
         message = pb.Bundle.FromString(data)
     except DecodeError:
         raise InputError(Reason.BUNDLE_MALFORMED, "these are not the bytes of an outcome", field="outcome") from None
-    return message.identifier, _outcome(message)
+    return Said(message.identifier, _outcome(message), *_standing(message, "outcome"))
 
 
 def _set_outcome(message: pb.Bundle, outcome: Record | Denied | Revoked) -> None:
@@ -251,6 +320,19 @@ def _outcome(message: pb.Bundle) -> Record | Denied | Revoked:
             return Revoked(Prefix.parse_canonical(message.revocation.zone, field="bundle.revocation.zone"))
         case _:
             raise InputError(Reason.BUNDLE_MALFORMED, "the bundle has no outcome", field="bundle.outcome")
+
+
+def _set_standing(message: pb.Bundle | pb.NodeAnswer, proof: LogProof | None, currency: Signed | None) -> None:
+    if proof is not None:
+        message.proof.CopyFrom(proof_to_pb(proof))
+    if currency is not None:
+        message.currency.CopyFrom(signed_to_pb(currency))
+
+
+def _standing(message: pb.Bundle | pb.NodeAnswer, field: str) -> tuple[LogProof | None, Signed | None]:
+    proof = proof_from_pb(message.proof, f"{field}.proof") if message.HasField("proof") else None
+    currency = signed_from_pb(message.currency, f"{field}.currency") if message.HasField("currency") else None
+    return proof, currency
 
 
 def _at_most(count: int, most: int, unit: str, field: str) -> None:

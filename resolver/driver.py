@@ -27,6 +27,7 @@ from idtrace.bundle import Verdict
 from idtrace.chain import Anchor
 from idtrace.errors import BusyError, Reason
 from idtrace.identifier import Identifier, Prefix
+from idtrace.signature import SignatureMemory
 from resolver.cache import AnswerCache
 from resolver.effects import Ask, CacheRead, Done, Event, Failed, FailureKind, Limits, ReadCache, Reply
 from resolver.following import Following
@@ -166,6 +167,7 @@ class Resolver:
             trust = TrustStore(chain_seconds=self.limits.chain_seconds, following=self.following)
         self.trust = trust
         self.counters = WalkCounters()
+        self._memory = SignatureMemory()
         self._root_endpoints = tuple(root_endpoints)
         self._upstream = upstream
         self._walks_max = walks_max
@@ -286,6 +288,7 @@ class Resolver:
             root_endpoints=self._root_endpoints,
             floors=self.trust,
             limits=self.limits,
+            memory=self._memory,
         )
         effect = walk.begin(now_ms=began_ms)
         found: Found | None = None

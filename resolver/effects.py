@@ -9,12 +9,49 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from idtrace.bundle import NodeAnswer
 from idtrace.chain import CHECKS_MAX, TrustedChain, VerifiedRecord
+from idtrace.delegation import Delegation, Role
 from idtrace.errors import Reason
 from idtrace.identifier import LABELS_MAX, Identifier, Prefix
 from resolver.resolution import Resolution
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """Highest verified version, its hash, and whose keys signed it; ``zone`` None is the pinned root."""
+
+    version: int
+    content: bytes
+    zone: Prefix | None
+    signers: frozenset[str]
+
+    @property
+    def known(self) -> tuple[int, bytes]:
+        """Version and hash, as :class:`idtrace.chain.Floors` says them."""
+        return self.version, self.content
+
+    def is_void(self, delegation: Delegation, role: Role) -> bool:
+        """Whether a later version of its zone's delegation names none of the keys that signed it.
+
+        What they signed proves nothing any more: a stolen key could otherwise sign version 2**53 - 1 and lock the true
+        owner out for ever (the fast-forward attack of TUF §5.3.11).
+        """
+        return self.zone == delegation.child and self.signers.isdisjoint(delegation.keys_for(role))
+
+
+class Memory(Protocol):
+    """What was verified before a question, and by whose keys it was signed."""
+
+    def zone_floor(self, zone: Prefix) -> Floor | None:
+        """Of a zone's delegation."""
+        ...
+
+    def record_floor(self, identifier: Identifier) -> Floor | None:
+        """Of an identifier's record."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,9 @@ from idtrace.bundle import Bundle, Denied, Revoked, Verdict
 from idtrace.chain import TrustedChain, VerifiedRecord
 from idtrace.errors import Reason
 from idtrace.identifier import Identifier
+from idtrace.logproof import LogProof
 from idtrace.record import Permission, RecordKind
+from idtrace.signature import Signed
 from idtrace.statements import Denial
 
 
@@ -57,8 +59,20 @@ def without_restricted(verified: VerifiedRecord) -> VerifiedRecord:
     return VerifiedRecord(replace(verified.record, values=values), verified.body, withheld)
 
 
-def recorded(verified: VerifiedRecord, chain: TrustedChain, *, now: int, ceiling_seconds: int) -> Resolution:
-    """FOUND, or GONE where the record is a tombstone."""
+def recorded(
+    verified: VerifiedRecord,
+    chain: TrustedChain,
+    *,
+    now: int,
+    ceiling_seconds: int,
+    proof: LogProof | None = None,
+    currency: Signed | None = None,
+) -> Resolution:
+    """FOUND, or GONE where the record is a tombstone; with the checked proof and currency statement that came with it.
+
+    The currency statement bounds nothing: it says what was the latest in the minute in which the answer was fetched,
+    and how much later it may still be told is what changes and ``ttl_seconds`` decide.
+    """
     body = verified.body
     ended = body.kind is RecordKind.TOMBSTONE
     kept_seconds = min(body.ttl_seconds, ceiling_seconds, chain.expires - now)
@@ -69,7 +83,7 @@ def recorded(verified: VerifiedRecord, chain: TrustedChain, *, now: int, ceiling
         f"{body.identifier} has ended with version {body.version}"
         if ended
         else f"version {body.version}, {body.status}",
-        bundle=Bundle(body.identifier, chain.signed, verified.record),
+        bundle=Bundle(body.identifier, chain.signed, verified.record, proof, currency),
         chain=chain,
         expires=chain.expires,
         ttl_ms=kept_seconds * 1000,

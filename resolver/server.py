@@ -9,10 +9,10 @@ from typing import Final
 
 import grpc.aio
 
-from idtrace.chain import Anchor
 from idtrace.errors import InputError, Reason
 from idtrace.serving.edge import serve
-from idtrace.serving.keyfile import load_public_keys, load_secret
+from idtrace.serving.keyfile import load_secret
+from idtrace.serving.rootfile import load_root_keys
 from idtrace.v1 import resolver_pb2_grpc
 from resolver.announced import Announced, kept_ms
 from resolver.cache import AnswerCache
@@ -56,7 +56,7 @@ def build(config: ResolverConfig, environment: Mapping[str, str]) -> Resolver:
     Raises:
         InputError: a key's file cannot be used, or the password's variable is not set.
     """
-    anchor = Anchor.of(*load_public_keys(config.root_key))
+    anchor = load_root_keys(config.root_key).anchor
     cache = AnswerCache(config.cache)
     following = Following(
         root_endpoints=config.root_endpoints,

@@ -137,7 +137,13 @@ def answer_to_pb(answer: Answer) -> pb.ResolveResponse:
 
 def _report_to_pb(report: Report) -> pb.VerifyResponse:
     checks = [
-        pb.Check(name=check.name, passed=check.passed, reason=str(check.reason or ""), detail=check.detail)
+        pb.Check(
+            name=check.name,
+            passed=check.passed,
+            reason=str(check.reason or ""),
+            detail=check.detail,
+            not_made=not check.made,
+        )
         for check in report.checks
     ]
     return pb.VerifyResponse(valid=report.valid, verdict=_VERDICTS[report.verdict], checks=checks)

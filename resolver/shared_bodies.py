@@ -94,7 +94,7 @@ def chain_body(links: Iterable[Signed]) -> bytes:
 
 def answer_body(bundle: Bundle) -> bytes:
     """The body of an answer."""
-    return framed((chain_body(bundle.delegations), wire.outcome_to_bytes(bundle.identifier, bundle.outcome)))
+    return framed((chain_body(bundle.delegations), wire.outcome_to_bytes(bundle)))
 
 
 def answer_parts(body: bytes) -> tuple[bytes, bytes]:

@@ -321,13 +321,14 @@ class Sharing:
     def _judge(self, identifier: Identifier, entry: Entry, now: int) -> tuple[Resolution, VerifiedRecord | None, bool]:
         """Steps 2 to 4; the last of the three says whether the chain may hold what step 5 has to remember."""
         # 2. a chain, and an outcome about this identifier
-        links, said = answer_parts(entry.body)
-        about, outcome = wire.outcome_from_authenticated(said)
+        links, rest = answer_parts(entry.body)
+        said = wire.outcome_from_authenticated(rest)
+        outcome = said.outcome
         # 3. a chain in force, below no floor
         chain, teaches = self._chains.read(links, now=now)
         ceiling = self._limits.answer_seconds
         # 4. an outcome of this chain about this identifier
-        if about != str(identifier) or not identifier.prefix.within(chain.zone):
+        if said.about != str(identifier) or not identifier.prefix.within(chain.zone):
             raise VerificationError(Reason.RECORD_WRONG_IDENTIFIER, "the entry is about another", field="entry")
         if chain.is_revoked != isinstance(outcome, Revoked):
             raise VerificationError(Reason.ANSWER_CONTRADICTS_ITSELF, "a zone stands or is revoked", field="entry")
@@ -342,7 +343,8 @@ class Sharing:
             reason = Reason.RECORD_ROLLED_BACK if body.version < floor[0] else Reason.RECORD_FORKED
             raise VerificationError(reason, f"version {floor[0]} was seen", field="entry")
         verified = VerifiedRecord(outcome, body, check_values(body, outcome.values))
-        return recorded(verified, chain, now=now, ceiling_seconds=ceiling), verified, teaches
+        answer = recorded(verified, chain, now=now, ceiling_seconds=ceiling, proof=said.proof, currency=said.currency)
+        return answer, verified, teaches
 
     def _open(self, key: bytes, value: bytes | None) -> Entry | None:
         # 1. written under this key by one of us, and alive

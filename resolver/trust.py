@@ -25,13 +25,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from idtrace.bundle import Verdict
-from idtrace.chain import Link, VerifiedRecord
+from idtrace.chain import Link, TrustedChain, VerifiedRecord
 from idtrace.delegation import Role, State
 from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.signature import Kind, Signed, signed_hash
 from resolver.below import Below
-from resolver.effects import Done, Learned
+from resolver.effects import Done, Floor, Learned
 from resolver.following import Following
 
 K = TypeVar("K")
@@ -52,16 +52,6 @@ class TrustLimits:
     first_versions: int = 32_768
     # An evicted one lets a superseded version (a recall undone) pass once more if it is replayed.
     later_versions: int = 131_072
-
-
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """Highest verified version, its hash, and whose keys signed it; ``zone`` None is the pinned root."""
-
-    version: int
-    content: bytes
-    zone: Prefix | None
-    signers: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +79,12 @@ class Floored(Generic[K]):
         """The floor, as it stands."""
         return self._floors.get(key)
 
-    def read(self, key: K) -> tuple[int, bytes] | None:
-        """Version and hash; asking keeps a floor from being evicted."""
+    def read(self, key: K) -> Floor | None:
+        """The floor; asking keeps it from being evicted."""
         floor = self._floors.get(key)
-        if floor is None:
-            return None
-        self._floors.move_to_end(key)
-        return floor.version, floor.content
+        if floor is not None:
+            self._floors.move_to_end(key)
+        return floor
 
     def write(self, key: K, floor: Floor) -> None:
         """Set a floor, and evict the one that was longest unused where there are too many."""
@@ -144,10 +133,22 @@ class TrustStore:
 
     def zone(self, zone: Prefix) -> tuple[int, bytes] | None:
         """Highest verified version of a zone's delegation, and its hash."""
-        return self._zones.read(zone)
+        floor = self.zone_floor(zone)
+        return floor.known if floor else None
 
     def record(self, identifier: Identifier) -> tuple[int, bytes] | None:
         """Highest verified version of an identifier's record, and its hash."""
+        floor = self.record_floor(identifier)
+        return floor.known if floor else None
+
+    # resolver.effects.Memory
+
+    def zone_floor(self, zone: Prefix) -> Floor | None:
+        """The floor of a zone's delegation."""
+        return self._zones.read(zone)
+
+    def record_floor(self, identifier: Identifier) -> Floor | None:
+        """The floor of an identifier's record."""
         return self._laters.read(identifier) or self._firsts.read(identifier)
 
     # Chains
@@ -197,6 +198,8 @@ class TrustStore:
             changed.update(dict.fromkeys(self.learn(learned)))
         resolution = done.resolution
         if done.record is not None and resolution.chain is not None:
+            if self._is_outdated(resolution.chain):
+                return Accepted(latest=False, changed=tuple(changed))
             return Accepted(self._remember_record(done.record, resolution.chain.zone), tuple(changed))
         denied = resolution.verdict is Verdict.ABSENT and resolution.reason is Reason.IDENTIFIER_ABSENT
         # A denial that set out before the registration and arrives after it is old news.
@@ -221,6 +224,8 @@ class TrustStore:
             if held is not None and held.version < floor.version:
                 changed.append(zone)
                 self._supersede(link)
+            elif held is None:
+                self._void(link)  # the floor may be the one that a new version of its parent has just made void
             self._zones.write(zone, floor)
         if not (floors_only or learned.chain.is_revoked or self._following.announced.doubts_chain(learned)):
             held_chain = self._chains.get(learned.chain.zone)
@@ -245,11 +250,20 @@ class TrustStore:
         zone = link.delegation.child
         for below in self._below.of(zone):
             self._drop_chain(below)
+        self._void(link)
+
+    def _void(self, link: Link) -> None:
+        zone = link.delegation.child
         if link.delegation.state is State.REVOKED:
             return  # it names no keys; which ones it ended is told by the delegation that may follow it
         self._zones.void(zone, frozenset(link.delegation.keys_for(Role.ZONE)))
         self._firsts.void(zone, frozenset(link.delegation.keys_for(Role.RECORD)))
         self._laters.void(zone, frozenset(link.delegation.keys_for(Role.RECORD)))
+
+    def _is_outdated(self, chain: TrustedChain) -> bool:
+        """Whether a newer version of a link is known: the record may be a thief's, and sets no floor."""
+        floors = ((link.delegation.version, self._zones.get(link.delegation.child)) for link in chain.links)
+        return any(floor is not None and version < floor.version for version, floor in floors)
 
     def _remember_record(self, verified: VerifiedRecord, zone: Prefix) -> bool:
         identifier, version = verified.body.identifier, verified.body.version

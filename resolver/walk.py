@@ -17,10 +17,12 @@ numbers:
 1. it holds no more links than a chain may have;
 2. every delegation extends the chain (:mod:`idtrace.chain`) and covers the identifier, so each goes strictly down;
 3. a referral comes with at least one delegation, names the child of the last one, and goes down from the zone asked;
-4. a record or denial passes :meth:`TrustedChain.check_record` or :meth:`~TrustedChain.check_denial`, and an identifier
-   whose record was verified before cannot be denied as absent (it ends with a tombstone, never with silence).
+4. a record passes :func:`idtrace.logproof.check_recorded` together with its proof and its currency statement, as far
+   as they are there: one that is missing proves nothing, and one that is false is a lie;
+5. a denial passes :meth:`~TrustedChain.check_denial`, and an identifier whose record was verified before cannot be
+   denied as absent (it ends with a tombstone, never with silence).
 
-An endpoint that fails (1) to (4) has lied, one that gives nothing is dead, and either way its sibling is asked: one bad
+An endpoint that fails (1) to (5) has lied, one that gives nothing is dead, and either way its sibling is asked: one bad
 node does not take down a zone that has a good one. Where none is good the step is lost: BOGUS with the first lie's
 reason if there was one, else UNREACHABLE. A step that rests on cached links may be lost because they are out of date
 (keys or endpoints have moved), so the walk then starts **once** again from the pinned root, on the same budget.
@@ -40,11 +42,14 @@ from enum import Enum
 from typing import assert_never
 
 from idtrace.bundle import Denied, NodeAnswer, Referred, Verdict
-from idtrace.chain import LINKS_MAX, Anchor, Context, Floors, TrustedChain, VerifiedRecord
+from idtrace.chain import LINKS_MAX, Anchor, Context, TrustedChain, VerifiedRecord
+from idtrace.delegation import Delegation, Role
+from idtrace.delegation import State as Standing
 from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
+from idtrace.logproof import check_recorded
 from idtrace.record import Record
-from idtrace.signature import CheckBudget, Signed
+from idtrace.signature import CheckBudget, SignatureMemory, Signed
 from idtrace.statements import DenialReason
 from resolver.effects import (
     Answered,
@@ -57,6 +62,7 @@ from resolver.effects import (
     Learned,
     Limits,
     Malformed,
+    Memory,
     ReadCache,
 )
 from resolver.resolution import Resolution, denied, recorded, revoked, without_restricted
@@ -80,6 +86,7 @@ class Walk:
         root_endpoints: where a walk from the pinned root begins.
         floors: what was verified before this question.
         limits: what the question may cost.
+        memory: seals and delegations that were checked for questions before; they cost this one nothing.
     """
 
     def __init__(
@@ -88,8 +95,9 @@ class Walk:
         *,
         anchor: Anchor,
         root_endpoints: Sequence[str],
-        floors: Floors,
+        floors: Memory,
         limits: Limits | None = None,
+        memory: SignatureMemory | None = None,
     ) -> None:
         self.state = State.NEW
         self._identifier = identifier
@@ -98,7 +106,7 @@ class Walk:
         self._floors = floors
         self._limits = limits or Limits()
         # Budgets: spent and never given back
-        self._checks = CheckBudget(self._limits.signature_checks)
+        self._checks = CheckBudget(self._limits.signature_checks, memory)
         self._visited: list[str] = []
         self._deadline_ms = 0
         self._dead: set[str] = set()
@@ -110,7 +118,7 @@ class Walk:
         # This step
         self._targets: list[str] = []
         self._asked_ms = 0
-        self._seen: Floors = floors
+        self._seen = _Seen(floors, identifier)
         self._lie: VerificationError | None = None
         self._lie_links = 0
         self._silence = ""
@@ -184,6 +192,8 @@ class Walk:
         self._asked_ms = now_ms
         # Taken before the question leaves: what another walk learns meanwhile must not make this answer a lie.
         self._seen = _Seen(self._floors, self._identifier)
+        for learned in self._learned:
+            self._seen.learn(learned.chain.delegation)
         endpoint = self._targets.pop(0)
         self._visited.append(endpoint)
         zone_known = self._base.chain.zone if self._base else None
@@ -235,11 +245,10 @@ class Walk:
                     self._lie = None  # past the zone in whose name it was told: an honest sibling has made it good
                 return self._step(reached, now_ms)
             case Record() as record:
-                # 4. a record of this identifier by this zone
-                verified = without_restricted(chain.check_record(record, self._identifier, context))
-                return self._end(recorded(verified, chain, now=now, ceiling_seconds=ceiling), verified)
+                # 4. a record of this identifier by this zone, with what came beside it
+                return self._recorded(record, answer, chain, context)
             case Denied(signed) as outcome:
-                # 4. a denial of this identifier by this zone, of which no record was ever seen
+                # 5. a denial of this identifier by this zone, of which no record was ever seen
                 denial = chain.check_denial(signed, self._identifier, context)
                 seen = self._seen.record(self._identifier)
                 if denial.reason is DenialReason.IDENTIFIER_ABSENT and seen:
@@ -248,6 +257,20 @@ class Walk:
                 return self._end(denied(outcome, denial, chain, now=now, ceiling_seconds=ceiling))
             case _:
                 assert_never(answer.outcome)
+
+    def _recorded(self, record: Record, answer: NodeAnswer, chain: TrustedChain, context: Context) -> Effect:
+        proof, currency = answer.proof, answer.currency
+        found = check_recorded(record, self._identifier, chain, context, proof=proof, currency=currency)
+        verified = without_restricted(found)
+        resolution = recorded(
+            verified,
+            chain,
+            now=context.now,
+            ceiling_seconds=self._limits.answer_seconds,
+            proof=proof,
+            currency=currency,
+        )
+        return self._end(resolution, verified)
 
     def _extend(self, base: Learned | None, delegations: Sequence[Signed], context: Context) -> Learned:
         """Put delegations through the chain's checks; what is verified is learned even if a later one is not."""
@@ -264,6 +287,7 @@ class Walk:
             links_ms = (*(reached.asked_ms if reached else ()), self._asked_ms)
             reached = Learned(chain, since_ms, links_ms)
             self._learned.append(reached)
+            self._seen.learn(chain.delegation)
         if reached is None:
             raise VerificationError(Reason.CHAIN_EMPTY, "there is no delegation", field="answer.delegations")
         return reached
@@ -309,17 +333,32 @@ def _check_referral(added: Sequence[Signed], named: Prefix, reached: Prefix) -> 
 
 
 class _Seen:
-    """The floors of one question at one moment."""
+    """The floors of one question at one moment, without those that the question itself shows to be void."""
 
-    def __init__(self, floors: Floors, identifier: Identifier) -> None:
-        self._zones = {zone: floors.zone(zone) for zone in identifier.prefix.lineage()}
-        self._record = floors.record(identifier)
+    def __init__(self, floors: Memory, identifier: Identifier) -> None:
+        self._zones = {zone: floors.zone_floor(zone) for zone in identifier.prefix.lineage()}
+        self._record = floors.record_floor(identifier)
+
+    def learn(self, delegation: Delegation) -> None:
+        """Drop what rests on keys that a verified new version of their zone does not name.
+
+        A revocation names none, and does not say which were stolen. A zone whose own floor was void has a new version.
+        """
+        held = self._zones[delegation.child]
+        if (held and delegation.version <= held.version) or delegation.state is Standing.REVOKED:
+            return
+        for zone, floor in self._zones.items():
+            if floor is not None and floor.is_void(delegation, Role.ZONE):
+                self._zones[zone] = None
+        if self._record is not None and self._record.is_void(delegation, Role.RECORD):
+            self._record = None
 
     def zone(self, zone: Prefix) -> tuple[int, bytes] | None:
         """As of then; a zone beside the question has no floor, and is refused for that."""
-        return self._zones.get(zone)
+        floor = self._zones.get(zone)
+        return floor.known if floor else None
 
     def record(self, identifier: Identifier) -> tuple[int, bytes] | None:
         """As of then."""
         del identifier  # a walk has one
-        return self._record
+        return self._record.known if self._record else None

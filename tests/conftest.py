@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.engines import EngineUnavailable, sharing
 from tests.engines.cassandra import CassandraCluster
@@ -122,3 +123,16 @@ def redis_server(worker_id: str) -> Iterator[RedisServer]:
         pytest.skip(f"not run: redis: {reason}")
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def logs_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A node that a test starts in this process sets logging up for good; the next test gets the defaults again."""
+    configure = structlog.configure
+
+    def uncached(*settings: Any, **named: Any) -> None:
+        configure(*settings, **(named | {"cache_logger_on_first_use": False}))
+
+    monkeypatch.setattr(structlog, "configure", uncached)
+    yield
+    structlog.reset_defaults()

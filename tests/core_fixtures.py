@@ -64,9 +64,13 @@ def public(name: str) -> PublicKey:
     return signer(name).public_key
 
 
-def zone_keys(zone: str) -> tuple[ZoneKey, ...]:
+# What every zone has; keys for currency and log belong to zones with a log.
+USUAL = (Role.ZONE, Role.RECORD, Role.NODE)
+
+
+def zone_keys(zone: str, roles: Iterable[Role] = USUAL) -> tuple[ZoneKey, ...]:
     """One key for each role."""
-    return tuple(ZoneKey(public(f"{role} of {zone}"), frozenset({role})) for role in Role)
+    return tuple(ZoneKey(public(f"{role} of {zone}"), frozenset({role})) for role in roles)
 
 
 def parent_of(zone: str) -> str:

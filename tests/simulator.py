@@ -51,6 +51,7 @@ from resolver.effects import (
 from resolver.resolution import Resolution
 from resolver.trust import TrustStore
 from resolver.walk import Walk
+from tests.core_fixtures import USUAL
 
 NOW = 1_800_000_000
 DAY = 86_400
@@ -145,7 +146,7 @@ class Tree:
 
     def delegation(self, zone: Zone, *, lifetime: int = 365 * DAY, not_before: int | None = None) -> Delegation:
         """The next version of a zone's delegation body, unsigned; change it with ``dataclasses.replace``."""
-        keys = tuple(ZoneKey(zone.key(role).public_key, frozenset({role})) for role in Role)
+        keys = tuple(ZoneKey(zone.key(role).public_key, frozenset({role})) for role in USUAL)
         start = self.now - DAY if not_before is None else not_before
         return Delegation(
             child=zone.prefix,

@@ -31,6 +31,7 @@ from idtrace.errors import (
 _BY_REASON: Final = {
     Reason.INTERNAL: grpc.StatusCode.INTERNAL,
     Reason.SHUTTING_DOWN: grpc.StatusCode.UNAVAILABLE,
+    Reason.CLOCK_BACK: grpc.StatusCode.UNAVAILABLE,
     Reason.NO_ANSWER: grpc.StatusCode.UNAVAILABLE,
     Reason.IDENTIFIER_TAKEN: grpc.StatusCode.ALREADY_EXISTS,
     Reason.CLASS_FIELD_NOT_UNIQUE: grpc.StatusCode.ALREADY_EXISTS,

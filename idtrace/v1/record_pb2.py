@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17idtrace/v1/record.proto\x12\nidtrace.v1\"A\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"Z\n\x06Signed\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12)\n\nsignatures\x18\x03 \x03(\x0b\x32\x15.idtrace.v1.Signature\"2\n\x05Value\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"O\n\x06Record\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12!\n\x06values\x18\x02 \x03(\x0b\x32\x11.idtrace.v1.Value\"-\n\x07Receipt\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\",\n\x06\x44\x65nial\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\"\x18\n\x08Referral\x12\x0c\n\x04zone\x18\x01 \x01(\t\"\xb6\x01\n\nNodeAnswer\x12\'\n\x0b\x64\x65legations\x18\x01 \x03(\x0b\x32\x12.idtrace.v1.Signed\x12$\n\x06record\x18\x02 \x01(\x0b\x32\x12.idtrace.v1.RecordH\x00\x12$\n\x06\x64\x65nial\x18\x03 \x01(\x0b\x32\x12.idtrace.v1.DenialH\x00\x12(\n\x08referral\x18\x04 \x01(\x0b\x32\x14.idtrace.v1.ReferralH\x00\x42\t\n\x07outcome\"\xea\x01\n\x06\x42undle\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nidentifier\x18\x02 \x01(\t\x12\'\n\x0b\x64\x65legations\x18\x03 \x03(\x0b\x32\x12.idtrace.v1.Signed\x12$\n\x06record\x18\x04 \x01(\x0b\x32\x12.idtrace.v1.RecordH\x00\x12$\n\x06\x64\x65nial\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.DenialH\x00\x12,\n\nrevocation\x18\x06 \x01(\x0b\x32\x16.idtrace.v1.RevocationH\x00\x12\x0e\n\x06\x64igest\x18\x0f \x01(\x0c\x42\t\n\x07outcome\"\x1a\n\nRevocation\x12\x0c\n\x04zone\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17idtrace/v1/record.proto\x12\nidtrace.v1\"A\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"Z\n\x06Signed\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12)\n\nsignatures\x18\x03 \x03(\x0b\x32\x15.idtrace.v1.Signature\"2\n\x05Value\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"s\n\x06Record\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12!\n\x06values\x18\x02 \x03(\x0b\x32\x11.idtrace.v1.Value\x12\"\n\x06sealed\x18\x03 \x01(\x0b\x32\x12.idtrace.v1.Sealed\"J\n\x06Sealed\x12 \n\x04seal\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"I\n\x08LogProof\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x0c\n\x04head\x18\x04 \x01(\x0c\"R\n\x07Receipt\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12#\n\x05proof\x18\x02 \x01(\x0b\x32\x14.idtrace.v1.LogProof\",\n\x06\x44\x65nial\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\"\x18\n\x08Referral\x12\x0c\n\x04zone\x18\x01 \x01(\t\"\x81\x02\n\nNodeAnswer\x12\'\n\x0b\x64\x65legations\x18\x01 \x03(\x0b\x32\x12.idtrace.v1.Signed\x12$\n\x06record\x18\x02 \x01(\x0b\x32\x12.idtrace.v1.RecordH\x00\x12$\n\x06\x64\x65nial\x18\x03 \x01(\x0b\x32\x12.idtrace.v1.DenialH\x00\x12(\n\x08referral\x18\x04 \x01(\x0b\x32\x14.idtrace.v1.ReferralH\x00\x12#\n\x05proof\x18\x05 \x01(\x0b\x32\x14.idtrace.v1.LogProof\x12$\n\x08\x63urrency\x18\x06 \x01(\x0b\x32\x12.idtrace.v1.SignedB\t\n\x07outcome\"\xb5\x02\n\x06\x42undle\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nidentifier\x18\x02 \x01(\t\x12\'\n\x0b\x64\x65legations\x18\x03 \x03(\x0b\x32\x12.idtrace.v1.Signed\x12$\n\x06record\x18\x04 \x01(\x0b\x32\x12.idtrace.v1.RecordH\x00\x12$\n\x06\x64\x65nial\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.DenialH\x00\x12,\n\nrevocation\x18\x06 \x01(\x0b\x32\x16.idtrace.v1.RevocationH\x00\x12#\n\x05proof\x18\x07 \x01(\x0b\x32\x14.idtrace.v1.LogProof\x12$\n\x08\x63urrency\x18\x08 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12\x0e\n\x06\x64igest\x18\x0f \x01(\x0c\x42\t\n\x07outcome\"\x1a\n\nRevocation\x12\x0c\n\x04zone\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,17 +38,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VALUE']._serialized_start=198
   _globals['_VALUE']._serialized_end=248
   _globals['_RECORD']._serialized_start=250
-  _globals['_RECORD']._serialized_end=329
-  _globals['_RECEIPT']._serialized_start=331
-  _globals['_RECEIPT']._serialized_end=376
-  _globals['_DENIAL']._serialized_start=378
-  _globals['_DENIAL']._serialized_end=422
-  _globals['_REFERRAL']._serialized_start=424
-  _globals['_REFERRAL']._serialized_end=448
-  _globals['_NODEANSWER']._serialized_start=451
-  _globals['_NODEANSWER']._serialized_end=633
-  _globals['_BUNDLE']._serialized_start=636
-  _globals['_BUNDLE']._serialized_end=870
-  _globals['_REVOCATION']._serialized_start=872
-  _globals['_REVOCATION']._serialized_end=898
+  _globals['_RECORD']._serialized_end=365
+  _globals['_SEALED']._serialized_start=367
+  _globals['_SEALED']._serialized_end=441
+  _globals['_LOGPROOF']._serialized_start=443
+  _globals['_LOGPROOF']._serialized_end=516
+  _globals['_RECEIPT']._serialized_start=518
+  _globals['_RECEIPT']._serialized_end=600
+  _globals['_DENIAL']._serialized_start=602
+  _globals['_DENIAL']._serialized_end=646
+  _globals['_REFERRAL']._serialized_start=648
+  _globals['_REFERRAL']._serialized_end=672
+  _globals['_NODEANSWER']._serialized_start=675
+  _globals['_NODEANSWER']._serialized_end=932
+  _globals['_BUNDLE']._serialized_start=935
+  _globals['_BUNDLE']._serialized_end=1244
+  _globals['_REVOCATION']._serialized_start=1246
+  _globals['_REVOCATION']._serialized_end=1272
 # @@protoc_insertion_point(module_scope)

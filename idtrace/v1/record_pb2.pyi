@@ -122,6 +122,7 @@ class Record(_message.Message):
 
     SIGNED_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def signed(self) -> Global___Signed:
         """Record body and its signatures by the zone's record keys."""
@@ -130,19 +131,94 @@ class Record(_message.Message):
     def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___Value]:
         """Values in ascending index order; a withheld one is left out, and the rest still verifies."""
 
+    @_builtins.property
+    def sealed(self) -> Global___Sealed:
+        """Where it stands under a batch seal; `signed` then has no signatures of its own."""
+
     def __init__(
         self,
         *,
         signed: Global___Signed | None = ...,
         values: _abc.Iterable[Global___Value] | None = ...,
+        sealed: Global___Sealed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sealed", b"sealed", "signed", b"signed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sealed", b"sealed", "signed", b"signed", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Record: _TypeAlias = Record  # noqa: Y015
+
+@_typing.final
+class Sealed(_message.Message):
+    """One signature over many records: the seal, and this record's way to its root."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEAL_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Place of the record in its batch, from 0."""
+    @_builtins.property
+    def seal(self) -> Global___Signed:
+        """Seal body (zone, root, size, issued_at) signed by one of the zone's record keys."""
+
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Inclusion proof (RFC 6962) of the record hash under the seal's root, the leaf's sibling first; at most 20 hashes."""
+
+    def __init__(
+        self,
+        *,
+        seal: Global___Signed | None = ...,
+        position: _builtins.int = ...,
+        path: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seal", b"seal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "position", b"position", "seal", b"seal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Sealed: _TypeAlias = Sealed  # noqa: Y015
+
+@_typing.final
+class LogProof(_message.Message):
+    """Proof that a log has an entry: the parts of a C2SP tlog-proof, with the same bytes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Index of the entry, from 0."""
+    checkpoint: _builtins.bytes
+    """Signed checkpoint with its cosignatures (C2SP tlog-checkpoint, tlog-cosignature), as text."""
+    head: _builtins.bytes
+    """Head of the entry (ARCHITECTURE.md, "The log"); followed by the signed payload it is the leaf."""
+    @_builtins.property
+    def path(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Inclusion proof, the leaf's sibling first; at most 63 hashes."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        path: _abc.Iterable[_builtins.bytes] | None = ...,
+        checkpoint: _builtins.bytes = ...,
+        head: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "head", b"head", "index", b"index", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogProof: _TypeAlias = LogProof  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
@@ -151,18 +227,28 @@ class Receipt(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SIGNED_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def signed(self) -> Global___Signed:
-        """Receipt body (zone, identifier, version, record hash, time of commit) signed by one of the zone's node keys."""
+        """Receipt body (zone, identifier, version, record hash, time of commit) signed by one of the zone's node keys. Absent
+        for records under a batch seal, where the checkpoint in the proof is the node's word.
+        """
+
+    @_builtins.property
+    def proof(self) -> Global___LogProof:
+        """Proof that the record is in the zone's log, under the checkpoint with which it was committed. Absent where the node
+        keeps no log.
+        """
 
     def __init__(
         self,
         *,
         signed: Global___Signed | None = ...,
+        proof: Global___LogProof | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "signed", b"signed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["signed", b"signed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "signed", b"signed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -177,7 +263,9 @@ class Denial(_message.Message):
     SIGNED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def signed(self) -> Global___Signed:
-        """Denial body (identifier, zone, reason, issued_at, expires) signed by one of the zone's node keys."""
+        """Denial body (identifier, zone, reason, issued_at, expires, and log_size where the zone has a log) signed by one of
+        the zone's currency keys, or of its node keys where it has none.
+        """
 
     def __init__(
         self,
@@ -224,6 +312,8 @@ class NodeAnswer(_message.Message):
     RECORD_FIELD_NUMBER: _builtins.int
     DENIAL_FIELD_NUMBER: _builtins.int
     REFERRAL_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def delegations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Signed]:
         """Delegations from below the zone that the asker knows down to the deciding zone; at most 9."""
@@ -240,6 +330,16 @@ class NodeAnswer(_message.Message):
     def referral(self) -> Global___Referral:
         """Another node answers."""
 
+    @_builtins.property
+    def proof(self) -> Global___LogProof:
+        """Proof that the record is in the zone's log."""
+
+    @_builtins.property
+    def currency(self) -> Global___Signed:
+        """Currency statement (identifier, zone, version, record hash, log size, issued_at, expires): this is the latest
+        version. Signed like a denial.
+        """
+
     def __init__(
         self,
         *,
@@ -247,10 +347,12 @@ class NodeAnswer(_message.Message):
         record: Global___Record | None = ...,
         denial: Global___Denial | None = ...,
         referral: Global___Referral | None = ...,
+        proof: Global___LogProof | None = ...,
+        currency: Global___Signed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["denial", b"denial", "outcome", b"outcome", "record", b"record", "referral", b"referral"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "denial", b"denial", "outcome", b"outcome", "proof", b"proof", "record", b"record", "referral", b"referral"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegations", b"delegations", "denial", b"denial", "outcome", b"outcome", "record", b"record", "referral", b"referral"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "delegations", b"delegations", "denial", b"denial", "outcome", b"outcome", "proof", b"proof", "record", b"record", "referral", b"referral"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["record", "denial", "referral"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -270,6 +372,8 @@ class Bundle(_message.Message):
     RECORD_FIELD_NUMBER: _builtins.int
     DENIAL_FIELD_NUMBER: _builtins.int
     REVOCATION_FIELD_NUMBER: _builtins.int
+    PROOF_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """Format of the bundle: 1."""
@@ -293,6 +397,14 @@ class Bundle(_message.Message):
     def revocation(self) -> Global___Revocation:
         """The last delegation is a revocation, and nothing follows it."""
 
+    @_builtins.property
+    def proof(self) -> Global___LogProof:
+        """Proof that the record is in the zone's log."""
+
+    @_builtins.property
+    def currency(self) -> Global___Signed:
+        """Currency statement: the record is the latest version."""
+
     def __init__(
         self,
         *,
@@ -302,11 +414,13 @@ class Bundle(_message.Message):
         record: Global___Record | None = ...,
         denial: Global___Denial | None = ...,
         revocation: Global___Revocation | None = ...,
+        proof: Global___LogProof | None = ...,
+        currency: Global___Signed | None = ...,
         digest: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["denial", b"denial", "outcome", b"outcome", "record", b"record", "revocation", b"revocation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "denial", b"denial", "outcome", b"outcome", "proof", b"proof", "record", b"record", "revocation", b"revocation"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delegations", b"delegations", "denial", b"denial", "digest", b"digest", "format", b"format", "identifier", b"identifier", "outcome", b"outcome", "record", b"record", "revocation", b"revocation"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["currency", b"currency", "delegations", b"delegations", "denial", b"denial", "digest", b"digest", "format", b"format", "identifier", b"identifier", "outcome", b"outcome", "proof", b"proof", "record", b"record", "revocation", b"revocation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["record", "denial", "revocation"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

@@ -190,6 +190,126 @@ class ItemError(_message.Message):
 Global___ItemError: _TypeAlias = ItemError  # noqa: Y015
 
 @_typing.final
+class RegisterSealedRequest(_message.Message):
+    """Version-1 records of one zone that were sealed together, in the order of the seal's leaves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
+    idempotency_key: _builtins.str
+    """As in RegisterRequest; one for the whole batch, so that a repetition gives the same results."""
+    @_builtins.property
+    def seal(self) -> _record_pb2.Signed:
+        """Seal body signed by one of the zone's record keys."""
+
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SealedItem]:
+        """1 to 2,000 items, as many as the seal says."""
+
+    def __init__(
+        self,
+        *,
+        idempotency_key: _builtins.str = ...,
+        seal: _record_pb2.Signed | None = ...,
+        items: _abc.Iterable[Global___SealedItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seal", b"seal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "items", b"items", "seal", b"seal"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterSealedRequest: _TypeAlias = RegisterSealedRequest  # noqa: Y015
+
+@_typing.final
+class SealedItem(_message.Message):
+    """One record under the seal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    payload: _builtins.bytes
+    """Record body; it has no signature of its own."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_record_pb2.Value]:
+        """All of its values, in ascending index order."""
+
+    def __init__(
+        self,
+        *,
+        payload: _builtins.bytes = ...,
+        values: _abc.Iterable[_record_pb2.Value] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SealedItem: _TypeAlias = SealedItem  # noqa: Y015
+
+@_typing.final
+class RegisterSealedResponse(_message.Message):
+    """Results of a sealed batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
+    checkpoint: _builtins.bytes
+    """Checkpoint under which all items that succeeded are in the log; absent where the node keeps no log."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterSealedResult]:
+        """One result an item, in the items' order."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___RegisterSealedResult] | None = ...,
+        checkpoint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegisterSealedResponse: _TypeAlias = RegisterSealedResponse  # noqa: Y015
+
+@_typing.final
+class RegisterSealedResult(_message.Message):
+    """What became of one item."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_POSITION_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    log_position: _builtins.int
+    """Its index in the log, plus one (0: durable, and the node keeps no log)."""
+    @_builtins.property
+    def error(self) -> Global___ItemError:
+        """The item was refused; nothing of it is stored."""
+
+    def __init__(
+        self,
+        *,
+        log_position: _builtins.int = ...,
+        error: Global___ItemError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "log_position", b"log_position", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "log_position", b"log_position", "result", b"result"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["log_position", "error"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___RegisterSealedResult: _TypeAlias = RegisterSealedResult  # noqa: Y015
+
+@_typing.final
 class UpdateRequest(_message.Message):
     """The next version of an identifier."""
 

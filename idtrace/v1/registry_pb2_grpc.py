@@ -45,6 +45,11 @@ class RegistryServiceStub:
                 request_serializer=idtrace_dot_v1_dot_registry__pb2.RegisterBatchRequest.SerializeToString,
                 response_deserializer=idtrace_dot_v1_dot_registry__pb2.RegisterBatchResponse.FromString,
                 _registered_method=True)
+        self.RegisterSealed = channel.unary_unary(
+                '/idtrace.v1.RegistryService/RegisterSealed',
+                request_serializer=idtrace_dot_v1_dot_registry__pb2.RegisterSealedRequest.SerializeToString,
+                response_deserializer=idtrace_dot_v1_dot_registry__pb2.RegisterSealedResponse.FromString,
+                _registered_method=True)
         self.Update = channel.unary_unary(
                 '/idtrace.v1.RegistryService/Update',
                 request_serializer=idtrace_dot_v1_dot_registry__pb2.UpdateRequest.SerializeToString,
@@ -95,6 +100,13 @@ class RegistryServiceServicer:
 
     def RegisterBatch(self, request, context):
         """Registers up to 2,000 records in one call; each item succeeds or fails alone.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RegisterSealed(self, request, context):
+        """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +175,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.RegisterBatch,
                     request_deserializer=idtrace_dot_v1_dot_registry__pb2.RegisterBatchRequest.FromString,
                     response_serializer=idtrace_dot_v1_dot_registry__pb2.RegisterBatchResponse.SerializeToString,
+            ),
+            'RegisterSealed': grpc.unary_unary_rpc_method_handler(
+                    servicer.RegisterSealed,
+                    request_deserializer=idtrace_dot_v1_dot_registry__pb2.RegisterSealedRequest.FromString,
+                    response_serializer=idtrace_dot_v1_dot_registry__pb2.RegisterSealedResponse.SerializeToString,
             ),
             'Update': grpc.unary_unary_rpc_method_handler(
                     servicer.Update,
@@ -255,6 +272,33 @@ class RegistryService:
             '/idtrace.v1.RegistryService/RegisterBatch',
             idtrace_dot_v1_dot_registry__pb2.RegisterBatchRequest.SerializeToString,
             idtrace_dot_v1_dot_registry__pb2.RegisterBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RegisterSealed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/idtrace.v1.RegistryService/RegisterSealed',
+            idtrace_dot_v1_dot_registry__pb2.RegisterSealedRequest.SerializeToString,
+            idtrace_dot_v1_dot_registry__pb2.RegisterSealedResponse.FromString,
             options,
             channel_credentials,
             insecure,

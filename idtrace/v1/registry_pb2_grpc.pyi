@@ -41,6 +41,8 @@ class RegistryServiceStub:
     """Registers version 1 of an identifier. Durable when it returns."""
     RegisterBatch: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RegisterBatchRequest, _registry_pb2.RegisterBatchResponse]
     """Registers up to 2,000 records in one call; each item succeeds or fails alone."""
+    RegisterSealed: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RegisterSealedRequest, _registry_pb2.RegisterSealedResponse]
+    """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone."""
     Update: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UpdateRequest, _registry_pb2.UpdateResponse]
     """Adds the next version of an identifier: new values, a suspension, a recall, or back to active."""
     Retire: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RetireRequest, _registry_pb2.RetireResponse]
@@ -68,6 +70,8 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     """Registers version 1 of an identifier. Durable when it returns."""
     RegisterBatch: _aio.UnaryUnaryMultiCallable[_registry_pb2.RegisterBatchRequest, _registry_pb2.RegisterBatchResponse]  # type: ignore[assignment]
     """Registers up to 2,000 records in one call; each item succeeds or fails alone."""
+    RegisterSealed: _aio.UnaryUnaryMultiCallable[_registry_pb2.RegisterSealedRequest, _registry_pb2.RegisterSealedResponse]  # type: ignore[assignment]
+    """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone."""
     Update: _aio.UnaryUnaryMultiCallable[_registry_pb2.UpdateRequest, _registry_pb2.UpdateResponse]  # type: ignore[assignment]
     """Adds the next version of an identifier: new values, a suspension, a recall, or back to active."""
     Retire: _aio.UnaryUnaryMultiCallable[_registry_pb2.RetireRequest, _registry_pb2.RetireResponse]  # type: ignore[assignment]
@@ -104,6 +108,14 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.RegisterBatchResponse, _abc.Awaitable[_registry_pb2.RegisterBatchResponse]]:
         """Registers up to 2,000 records in one call; each item succeeds or fails alone."""
+
+    @_abc_1.abstractmethod
+    def RegisterSealed(
+        self,
+        request: _registry_pb2.RegisterSealedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_registry_pb2.RegisterSealedResponse, _abc.Awaitable[_registry_pb2.RegisterSealedResponse]]:
+        """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone."""
 
     @_abc_1.abstractmethod
     def Update(

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from idtrace.v1 import record_pb2 as idtrace_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19idtrace/v1/resolver.proto\x12\nidtrace.v1\x1a\x17idtrace/v1/record.proto\"-\n\x0eResolveRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x66resh\x18\x02 \x01(\x08\"\x99\x02\n\x0fResolveResponse\x12\x12\n\nidentifier\x18\x01 \x01(\t\x12$\n\x07verdict\x18\x02 \x01(\x0e\x32\x13.idtrace.v1.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\"\n\x06\x62undle\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.Bundle\x12\"\n\x06source\x18\x06 \x01(\x0e\x32\x12.idtrace.v1.Source\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\r\x12\x0e\n\x06ttl_ms\x18\x08 \x01(\r\x12\x16\n\x0eupstream_calls\x18\t \x01(\r\x12\x1a\n\runfollowed_ms\x18\n \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_unfollowed_ms\"@\n\x13ResolveBatchRequest\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.idtrace.v1.ResolveRequest\"G\n\x14ResolveBatchResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.idtrace.v1.ResolveBatchResult\"z\n\x12ResolveBatchResult\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1b.idtrace.v1.ResolveResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.idtrace.v1.ResolveErrorH\x00\x42\x08\n\x06result\"K\n\x0cResolveError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"+\n\rVerifyRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\n\n\x02\x61t\x18\x02 \x01(\x03\"h\n\x0eVerifyResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12$\n\x07verdict\x18\x02 \x01(\x0e\x32\x13.idtrace.v1.Verdict\x12!\n\x06\x63hecks\x18\x03 \x03(\x0b\x32\x11.idtrace.v1.Check\"E\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t*\x87\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_FOUND\x10\x01\x12\x12\n\x0eVERDICT_ABSENT\x10\x02\x12\x10\n\x0cVERDICT_GONE\x10\x03\x12\x17\n\x13VERDICT_UNREACHABLE\x10\x04\x12\x11\n\rVERDICT_BOGUS\x10\x05*V\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_CACHE\x10\x01\x12\x0f\n\x0bSOURCE_WALK\x10\x02\x12\x11\n\rSOURCE_SHARED\x10\x03\x32\xe9\x01\n\x0fResolverService\x12\x42\n\x07Resolve\x12\x1a.idtrace.v1.ResolveRequest\x1a\x1b.idtrace.v1.ResolveResponse\x12Q\n\x0cResolveBatch\x12\x1f.idtrace.v1.ResolveBatchRequest\x1a .idtrace.v1.ResolveBatchResponse\x12?\n\x06Verify\x12\x19.idtrace.v1.VerifyRequest\x1a\x1a.idtrace.v1.VerifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19idtrace/v1/resolver.proto\x12\nidtrace.v1\x1a\x17idtrace/v1/record.proto\"-\n\x0eResolveRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x66resh\x18\x02 \x01(\x08\"\x99\x02\n\x0fResolveResponse\x12\x12\n\nidentifier\x18\x01 \x01(\t\x12$\n\x07verdict\x18\x02 \x01(\x0e\x32\x13.idtrace.v1.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\"\n\x06\x62undle\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.Bundle\x12\"\n\x06source\x18\x06 \x01(\x0e\x32\x12.idtrace.v1.Source\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\r\x12\x0e\n\x06ttl_ms\x18\x08 \x01(\r\x12\x16\n\x0eupstream_calls\x18\t \x01(\r\x12\x1a\n\runfollowed_ms\x18\n \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_unfollowed_ms\"@\n\x13ResolveBatchRequest\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.idtrace.v1.ResolveRequest\"G\n\x14ResolveBatchResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.idtrace.v1.ResolveBatchResult\"z\n\x12ResolveBatchResult\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1b.idtrace.v1.ResolveResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.idtrace.v1.ResolveErrorH\x00\x42\x08\n\x06result\"K\n\x0cResolveError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"+\n\rVerifyRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\n\n\x02\x61t\x18\x02 \x01(\x03\"h\n\x0eVerifyResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12$\n\x07verdict\x18\x02 \x01(\x0e\x32\x13.idtrace.v1.Verdict\x12!\n\x06\x63hecks\x18\x03 \x03(\x0b\x32\x11.idtrace.v1.Check\"W\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08not_made\x18\x05 \x01(\x08*\x87\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_FOUND\x10\x01\x12\x12\n\x0eVERDICT_ABSENT\x10\x02\x12\x10\n\x0cVERDICT_GONE\x10\x03\x12\x17\n\x13VERDICT_UNREACHABLE\x10\x04\x12\x11\n\rVERDICT_BOGUS\x10\x05*V\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_CACHE\x10\x01\x12\x0f\n\x0bSOURCE_WALK\x10\x02\x12\x11\n\rSOURCE_SHARED\x10\x03\x32\xe9\x01\n\x0fResolverService\x12\x42\n\x07Resolve\x12\x1a.idtrace.v1.ResolveRequest\x1a\x1b.idtrace.v1.ResolveResponse\x12Q\n\x0cResolveBatch\x12\x1f.idtrace.v1.ResolveBatchRequest\x1a .idtrace.v1.ResolveBatchResponse\x12?\n\x06Verify\x12\x19.idtrace.v1.VerifyRequest\x1a\x1a.idtrace.v1.VerifyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'idtrace.v1.resolver_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICT']._serialized_start=960
-  _globals['_VERDICT']._serialized_end=1095
-  _globals['_SOURCE']._serialized_start=1097
-  _globals['_SOURCE']._serialized_end=1183
+  _globals['_VERDICT']._serialized_start=978
+  _globals['_VERDICT']._serialized_end=1113
+  _globals['_SOURCE']._serialized_start=1115
+  _globals['_SOURCE']._serialized_end=1201
   _globals['_RESOLVEREQUEST']._serialized_start=66
   _globals['_RESOLVEREQUEST']._serialized_end=111
   _globals['_RESOLVERESPONSE']._serialized_start=114
@@ -53,7 +53,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYRESPONSE']._serialized_start=782
   _globals['_VERIFYRESPONSE']._serialized_end=886
   _globals['_CHECK']._serialized_start=888
-  _globals['_CHECK']._serialized_end=957
-  _globals['_RESOLVERSERVICE']._serialized_start=1186
-  _globals['_RESOLVERSERVICE']._serialized_end=1419
+  _globals['_CHECK']._serialized_end=975
+  _globals['_RESOLVERSERVICE']._serialized_start=1204
+  _globals['_RESOLVERSERVICE']._serialized_end=1437
 # @@protoc_insertion_point(module_scope)

@@ -330,7 +330,9 @@ class VerifyResponse(_message.Message):
     """Verdict that the bundle proves; BOGUS where a check failed."""
     @_builtins.property
     def checks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Check]:
-        """The checks in the order in which they were made; the first failed one ends the list."""
+        """The checks in the order in which they were made; the first failed one ends the list. One that was not made has
+        neither passed nor failed.
+        """
 
     def __init__(
         self,
@@ -357,6 +359,7 @@ class Check(_message.Message):
     PASSED_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    NOT_MADE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the step, stable, for example "delegation 88.118"."""
     passed: _builtins.bool
@@ -365,6 +368,8 @@ class Check(_message.Message):
     """Stable reason where it failed."""
     detail: _builtins.str
     """One sentence for a person."""
+    not_made: _builtins.bool
+    """Set where the bundle lacks what the step needs; the detail says what it would have shown."""
     def __init__(
         self,
         *,
@@ -372,10 +377,11 @@ class Check(_message.Message):
         passed: _builtins.bool = ...,
         reason: _builtins.str = ...,
         detail: _builtins.str = ...,
+        not_made: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "passed", b"passed", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "name", b"name", "not_made", b"not_made", "passed", b"passed", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

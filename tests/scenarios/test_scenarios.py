@@ -33,8 +33,11 @@ import pytest
 import yaml
 
 from idtrace.bundle import Denied, NodeAnswer, Referred
+from idtrace.canonical import INTEGER_MAX
+from idtrace.delegation import Role
 from idtrace.identifier import Prefix
 from idtrace.record import Record, RecordBody, RecordKind, Status
+from idtrace.signature import MemorySigner
 from resolver.effects import Answered, Ask
 from tests import simulator as sim
 from tests.simulator import Client, Tree
@@ -63,7 +66,29 @@ def _claim_absent(tree: Tree, ask: Ask, answer: NodeAnswer) -> NodeAnswer:
     return replace(answer, outcome=tree.deny(ask.identifier))
 
 
+def _stolen(tree: Tree, zone: Prefix, role: Role) -> MemorySigner:
+    """The zone's first key for a role, which somebody else holds as well."""
+    return sim.signer(f"{zone}|{role}|1")
+
+
+def _greatest_version(tree: Tree, ask: Ask, answer: NodeAnswer) -> NodeAnswer:
+    zone = tree.covering(ask.identifier.prefix)
+    genuine = zone.records[ask.identifier][-1]
+    by = _stolen(tree, zone.prefix, Role.RECORD)
+    return replace(answer, outcome=sim.resigned_record(genuine, by, version=INTEGER_MAX, previous=bytes(32)))
+
+
+def _greatest_delegation(tree: Tree, ask: Ask, answer: NodeAnswer) -> NodeAnswer:
+    zone = tree.covering(ask.identifier.prefix)
+    assert zone.parent is not None
+    by = _stolen(tree, zone.parent.prefix, Role.ZONE)
+    forged = sim.resigned_delegation(tree, zone, by, version=INTEGER_MAX, previous=bytes(32))
+    return replace(answer, delegations=(*answer.delegations[:-1], forged))
+
+
 LIES: dict[str, Callable[[Tree, Ask, NodeAnswer], NodeAnswer]] = {
+    "the greatest version": _greatest_version,
+    "the greatest delegation": _greatest_delegation,
     "a bad signature": _mangle,
     "a changed value": _change_value,
     "a signed denial": _claim_absent,

@@ -296,3 +296,13 @@ def test_a_record_that_no_resolver_takes_in_is_refused_and_one_at_the_limit_can_
     assert isinstance(decide(typed_record(A, values, previous=largest, status=Status.RECALLED), head=largest), Admitted)
     over = typed_record(A, values | {"one more": ""})
     assert refusal(lambda: decide(over)) == (InputError, R.FIELD_TOO_LARGE, "record.values")
+
+
+def test_a_body_fits_the_log_where_there_is_one_and_else_only_its_own_limit() -> None:
+    record = typed_record(A, {"lot": "L1"})
+    size = len(record.signed.payload)
+    given: dict[str, Any] = {"head": None, "earlier": None, "classes": {}, "now": NOW}
+    assert isinstance(admit(proposal(record), **given, body_bytes_max=size), Admitted)
+    assert isinstance(admit(proposal(record), **given), Admitted)
+    refused = refusal(lambda: admit(proposal(record), **given, body_bytes_max=size - 1))
+    assert refused == (InputError, R.FIELD_TOO_LARGE, "record.signed.payload")

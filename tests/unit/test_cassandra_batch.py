@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from idtrace.merkle import CompactRange
 from idtrace.record import RecordKind, Status
 from registry.cassandra_batch import (
     CHUNK_BYTES,
@@ -20,6 +21,7 @@ from registry.cassandra_batch import (
     pack,
     unpack,
 )
+from registry.logbook import Appended, Edge, LogHead, TileRow
 from registry.storage import Claim, Grant, Head, Write
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
@@ -30,14 +32,36 @@ CLAIMS = st.lists(st.builds(Claim, TEXT, TEXT, DATA), max_size=3).map(tuple)
 WRITES = st.builds(Write, TEXT, INTEGERS, HEADS, DATA, TEXT, TEXT, DATA, DATA, CLAIMS)
 LINKS = st.lists(DATA, max_size=3).map(tuple)
 GRANTS = st.builds(Grant, TEXT, TEXT, st.booleans(), TEXT, INTEGERS, INTEGERS, DATA, DATA, LINKS)
-BATCHES = st.builds(
+RANGES = st.integers(0, 300).map(lambda size: CompactRange().extend([bytes([size % 256]) * 32] * size))
+LOG_HEADS = st.builds(LogHead, RANGES, DATA, INTEGERS)
+APPENDED = st.builds(
+    Appended,
+    INTEGERS,
+    LINKS,
+    st.lists(st.builds(TileRow, INTEGERS, INTEGERS, DATA), max_size=2).map(tuple),
+    st.builds(Edge, LOG_HEADS),
+)
+UNLOGGED = st.builds(
     Batch,
     st.lists(WRITES, max_size=4).map(tuple),
     st.lists(st.builds(Granted, GRANTS, TEXT, TEXT, DATA), max_size=2).map(tuple),
     st.lists(st.builds(Chain, TEXT, LINKS), max_size=2).map(tuple),
 )
+
+
+@st.composite
+def logged(draw: st.DrawFn) -> Batch:
+    batch = draw(UNLOGGED)
+    places = draw(st.sets(st.sampled_from(range(len(batch.writes))))) if batch.writes else set()
+    indexes = tuple((place, draw(INTEGERS)) for place in sorted(places))
+    return replace(batch, appended=draw(APPENDED), indexes=indexes)
+
+
+BATCHES = UNLOGGED | logged()
 WRITE = Write("88/A", 0, Head(1, b"h", RecordKind.ITEM, Status.ACTIVE, 7), b"r", "88", "key", b"q", b"p")
 BATCH = Batch((WRITE,), (), (Chain("88", (b"a", b"b")),))
+GROWN = Appended(3, (b"e",), (TileRow(0, 0, b"t"),), Edge(LogHead(CompactRange().append(bytes(32)), b"n", 7)))
+LOGGED = replace(BATCH, appended=GROWN, indexes=((0, 3),))
 
 
 def sealed(body: bytes) -> bytes:
@@ -52,7 +76,7 @@ def test_a_batch_comes_out_as_it_went_in(batch: Batch) -> None:
 
 @given(st.data())
 def test_a_flipped_bit_or_a_missing_byte_is_never_taken(data: st.DataObject) -> None:
-    packed = bytearray(pack(BATCH))
+    packed = bytearray(pack(data.draw(st.sampled_from([BATCH, LOGGED]))))
     at = data.draw(st.integers(0, len(packed) - 1))
     torn = bytes(packed[:at])
     packed[at] ^= 1 << data.draw(st.integers(0, 7))
@@ -61,19 +85,47 @@ def test_a_flipped_bit_or_a_missing_byte_is_never_taken(data: st.DataObject) -> 
             unpack(damaged)
 
 
-@given(st.binary(max_size=80))
-def test_sealed_nonsense_is_refused_and_never_crashes(body: bytes) -> None:
+@given(st.sampled_from([b"\x01", b"\x02"]), st.binary(max_size=80))
+def test_sealed_nonsense_is_refused_and_never_crashes(kind: bytes, body: bytes) -> None:
     """Bytes before the digest are ours; a bug of an older program is all that can have made these."""
     try:
-        batch = unpack(sealed(b"\x01" + body))
+        batch = unpack(sealed(kind + body))
     except StagedBatchError:
         return
-    assert pack(batch) == sealed(b"\x01" + body)
+    assert pack(batch) == sealed(kind + body)
 
 
 def test_a_newer_format_is_named() -> None:
-    with pytest.raises(StagedBatchError, match=r"format 02: a newer program"):
-        unpack(sealed(b"\x02" + pack(BATCH)[1:-32]))
+    with pytest.raises(StagedBatchError, match=r"format 03: a newer program"):
+        unpack(sealed(b"\x03" + pack(BATCH)[1:-32]))
+
+
+def test_a_batch_without_a_log_is_staged_as_programs_without_one_read_it() -> None:
+    assert (pack(BATCH)[0], pack(LOGGED)[0]) == (1, 2)
+    for batch, other in ((BATCH, b"\x02"), (LOGGED, b"\x01")):
+        with pytest.raises(StagedBatchError, match="malformed"):
+            unpack(sealed(other + pack(batch)[1:-32]))
+
+
+def test_partial_tiles_are_not_staged_twice() -> None:
+    edge = replace(GROWN.edge, tiles={0: b"t"})
+    assert pack(replace(LOGGED, appended=replace(GROWN, edge=edge))) == pack(LOGGED)
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken"),
+    [
+        (b"\0\0\0\0\0\0\0\1" + bytes(32), b"\0\0\0\0\0\0\0\3" + bytes(32)),  # a range that lacks a peak
+        (b"T\0\0\0\2I" + bytes(8) + b"I", b"T\0\0\0\2I" + bytes(7) + b"\1I"),  # the index of a second write
+        (b"T\0\0\0\2I" + bytes(8) + b"I", b"T\0\0\0\2I" + b"\xff" * 8 + b"I"),
+        (b"T\0\0\0\1B\0\0\0\1e", b"T\0\0\0\1S\0\0\0\1e"),  # an entry as text
+    ],
+)
+def test_a_log_that_is_none_is_refused(sound: bytes, broken: bytes) -> None:
+    packed = pack(LOGGED)[:-32]
+    assert packed.count(sound) == 1
+    with pytest.raises(StagedBatchError, match="malformed"):
+        unpack(sealed(packed.replace(sound, broken)))
 
 
 NONE = b"T\0\0\0\0"

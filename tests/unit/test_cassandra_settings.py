@@ -19,7 +19,7 @@ from registry.cassandra_schema import (
     statements,
 )
 from registry.cassandra_settings import CassandraSettings
-from registry.storage_cassandra import _pieces
+from registry.cassandra_tables import _pieces
 
 BASE = Path("/etc/idtrace")
 LEAST: dict[str, Any] = {"contact_points": ["10.0.0.1"], "ledger": "88.118"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from idtrace.chain import Context
+from idtrace.chain import Context, Link
 from idtrace.delegation import Delegation, Role, ZoneKey
 from idtrace.errors import IdtraceError, InputError, Reason, RefusedError, VerificationError
 from idtrace.identifier import Prefix
@@ -18,21 +18,24 @@ from registry.authority import Authority
 from registry.delegating import ENROLMENTS_MAX, Step, check_delegation, delegation_hash
 from tests.core_fixtures import (
     NOW,
+    USUAL,
     ZONE,
     delegate,
     delegation,
+    links,
     public,
     revocation,
     signer,
     zone_keys,
 )
+from tests.logged_fixtures import ending
 from tests.registry_fixtures import authority_for, hand_out, hosted, mangled
 
 R = Reason
 P = Prefix.parse
 
 
-def proofs(zone: str, of: str = "", roles: Sequence[Role] = tuple(Role)) -> list[Signed]:
+def proofs(zone: str, of: str = "", roles: Sequence[Role] = USUAL) -> list[Signed]:
     """The three keys of zone ``of`` ask for their roles in ``zone``."""
     return [enrol(signer(f"{role} of {of or zone}"), P(zone), role) for role in roles]
 
@@ -144,7 +147,7 @@ def test_a_sound_first_version_a_rotation_and_a_revocation_pass() -> None:
         (InputError, R.FIELD_MALFORMED, "delegation.state", revocation(ZONE), {"authority": with_current(FIRST)}),
         # 4. proof of possession
         (VerificationError, R.PROOF_OF_POSSESSION, "enrolments", FIRST, {"enrolments": []}),
-        (InputError, R.FIELD_TOO_LARGE, "enrolments", FIRST, {"enrolments": proofs(ZONE) * 17}),
+        (InputError, R.FIELD_TOO_LARGE, "enrolments", FIRST, {"enrolments": proofs(ZONE) * 27}),
         (
             VerificationError,
             R.PROOF_OF_POSSESSION,
@@ -168,17 +171,20 @@ def test_each_broken_rule_has_its_reason_and_field(
 
 
 def test_the_limit_on_proofs_is_the_limit() -> None:
-    assert len(proofs(ZONE) * 16) == ENROLMENTS_MAX
-    assert check(FIRST, proofs(ZONE) * 16) == FIRST
+    given = proofs(ZONE, roles=list(Role)) * 16
+    assert len(given) == ENROLMENTS_MAX
+    assert check(FIRST, given) == FIRST
 
 
 @pytest.mark.parametrize("missing", Role)
 def test_every_key_proves_every_role_it_gets(missing: Role) -> None:
+    logged = delegation(ZONE, keys=zone_keys(ZONE, Role), log=f"log.example/{ZONE}")
     given = proofs(ZONE, roles=[role for role in Role if role is not missing])
-    assert refusal(lambda: check(FIRST, given))[1] is R.PROOF_OF_POSSESSION
+    assert refusal(lambda: check(logged, given))[1] is R.PROOF_OF_POSSESSION
     other_role = next(role for role in Role if role is not missing)
     wrong_role = [*given, enrol(signer(f"{missing} of {ZONE}"), P(ZONE), other_role)]
-    assert refusal(lambda: check(FIRST, wrong_role))[1] is R.PROOF_OF_POSSESSION
+    assert refusal(lambda: check(logged, wrong_role))[1] is R.PROOF_OF_POSSESSION
+    assert check(logged, proofs(ZONE, roles=list(Role))) == logged
 
 
 @pytest.mark.parametrize("stolen_from", ["88.118.9", "88.118", "88.118.8.1", ""])
@@ -199,7 +205,7 @@ def test_keys_that_stay_need_no_new_proof_and_new_keys_or_roles_do() -> None:
     rotate: Any = {"step": Step.ROTATE, "authority": authority}
     assert refusal(lambda: check(added, [], **rotate))[1] is R.PROOF_OF_POSSESSION
     assert check(added, [enrol(signer("second record key"), P(ZONE), Role.RECORD)], **rotate) == added
-    widened = next_of(FIRST, keys=(replace(FIRST.keys[0], roles=frozenset(Role)), *FIRST.keys[1:]))
+    widened = next_of(FIRST, keys=(replace(FIRST.keys[0], roles=frozenset(USUAL)), *FIRST.keys[1:]))
     assert refusal(lambda: check(widened, [], **rotate))[1] is R.PROOF_OF_POSSESSION
 
 
@@ -291,3 +297,60 @@ def test_no_zone_is_handed_out_in_the_name_of_a_chain_that_has_ended() -> None:
     after = NOW + 86_400
     late = replace(FIRST, not_before=after, expires=after + 60)
     assert refusal(lambda: check(late, now=after))[1] is R.DELEGATION_EXPIRED
+
+
+# Several signers, and keys that have ended
+
+
+def wanting_two() -> tuple[Authority, Delegation]:
+    """A node for 88.118, whose zone keys are three and sign two at a time."""
+    others = tuple(key for key in zone_keys("88.118") if Role.ZONE not in key.roles)
+    three = tuple(ZoneKey(public(name), frozenset({Role.ZONE})) for name in ("one", "two", "three"))
+    body = delegation("88.118", keys=(*others, *three), zone_threshold=2)
+    authority = authority_for("88.118")
+    authority.adopt(P("88.118"), (*(Link.read(link) for link in links("88")), Link.read(delegate(body))))
+    return authority, body
+
+
+@pytest.mark.parametrize(
+    ("by", "reason"),
+    [
+        (["one"], R.THRESHOLD_NOT_MET),
+        (["one", "one"], R.SIGNER_UNKNOWN),
+        (["one", "two", "stranger"], R.SIGNER_UNKNOWN),
+        (["one", "zone of 88"], R.SIGNER_UNKNOWN),
+        (["one", "record of 88.118"], R.SIGNER_UNKNOWN),
+    ],
+)
+def test_too_few_signers_one_of_them_twice_and_strangers_are_refused(by: list[str], reason: Reason) -> None:
+    authority, _ = wanting_two()
+    family, found, _ = refusal(lambda: check(FIRST, authority=authority, signed=delegate(FIRST, *by)))
+    assert (family, found) == (VerificationError, reason)
+
+
+@pytest.mark.parametrize("by", [["one", "two"], ["three", "one"], ["three", "two", "one"]])
+def test_any_two_of_three_are_enough(by: list[str]) -> None:
+    authority, _ = wanting_two()
+    assert check(FIRST, authority=authority, signed=delegate(FIRST, *by)) == FIRST
+
+
+@pytest.mark.parametrize(("until", "stays"), [(7, True), (3, True), (8, False), (None, False)])
+def test_a_key_that_has_ended_does_not_come_back(until: int | None, stays: bool) -> None:
+    current = ending(7)
+    keys = tuple(replace(key, until=until) if key.until == 7 else key for key in current.keys)
+    body = next_of(current, keys=keys)
+    enrolments = [enrol(signer(f"record of {ZONE}"), P(ZONE), Role.RECORD)]
+
+    def decide() -> Delegation:
+        return check(body, enrolments, step=Step.ROTATE, authority=with_current(current))
+
+    if stays:
+        assert decide() == body
+    else:
+        assert refusal(decide) == (InputError, R.FIELD_MALFORMED, "delegation.keys")
+
+
+def test_a_key_that_has_ended_may_be_left_out() -> None:
+    current = ending(7)
+    body = next_of(current, keys=tuple(key for key in current.keys if key.until is None))
+    assert check(body, [], step=Step.ROTATE, authority=with_current(current)) == body

@@ -24,11 +24,16 @@ from idtrace.errors import InputError, Reason
 from idtrace.identifier import ROOT, Prefix
 from idtrace.record import TIME_MAX
 from idtrace.signature import SIGNATURES_MAX, Kind, signed_hash
-from tests.core_fixtures import NOW, ZONE, delegation, public, reason_of, revocation, signer, zone_keys
+from tests.core_fixtures import NOW, USUAL, ZONE, delegation, public, reason_of, revocation, signer, zone_keys
 
 R = Reason
 DIGEST = bytes(range(32))
 NODE = zone_keys(ZONE)[-1]
+LOG = "log.example/88.118"
+
+
+def ended(until: int, *roles: Role) -> ZoneKey:
+    return ZoneKey(public("ended key"), frozenset(roles), until)
 
 
 @st.composite
@@ -39,7 +44,17 @@ def bodies(draw: st.DrawFn) -> Delegation:
     state = draw(st.sampled_from(State))
     version = draw(st.integers(2 if state is State.REVOKED else 1, 2**53 - 1))
     roles = draw(st.lists(st.sets(st.sampled_from(Role), min_size=1), max_size=4))
-    keys = (NODE, *(ZoneKey(public(f"key {n}"), frozenset(some)) for n, some in enumerate(roles)))
+    active = state is State.ACTIVE
+    logged = active and any(Role.LOG in some for some in roles)
+    ends = st.none() | st.integers(0, 2**53 - 1)
+    ended = [draw(ends) if logged and some == {Role.RECORD} else None for some in roles]
+    keys = (
+        NODE,
+        *(
+            ZoneKey(public(f"key {n}"), frozenset(some), until)
+            for n, (some, until) in enumerate(zip(roles, ended, strict=True))
+        ),
+    )
     zone_keys_count = sum(Role.ZONE in some for some in roles)
     start = draw(st.integers(0, TIME_MAX - LIFETIME_SECONDS_MAX))
     ports = draw(st.lists(st.integers(1, 65_535), min_size=1, max_size=ENDPOINTS_MAX))
@@ -56,6 +71,7 @@ def bodies(draw: st.DrawFn) -> Delegation:
         issued_at=draw(st.integers(0, TIME_MAX)),
         not_before=start,
         expires=start + draw(st.integers(1, LIFETIME_SECONDS_MAX)),
+        log=draw(st.sampled_from(["log.example/88", "l", "a-b/0.1"])) if logged else "",
     )
 
 
@@ -96,6 +112,17 @@ LIFE = LIFETIME_SECONDS_MAX
         ({"zone_threshold": 0}, R.FIELD_MALFORMED, "zone_threshold"),
         ({"zone_threshold": 2}, R.FIELD_MALFORMED, "zone_threshold"),
         ({"keys": keys(9, *Role), "zone_threshold": SIGNATURES_MAX + 1}, R.FIELD_MALFORMED, "zone_threshold"),
+        ({"log": LOG}, R.FIELD_MALFORMED, "log"),  # without a key to sign its checkpoints
+        ({"keys": zone_keys(ZONE, Role)}, R.FIELD_MALFORMED, "log"),  # a key for a log that is not named
+        ({"keys": zone_keys(ZONE, Role), "log": "l" * 129}, R.FIELD_TOO_LARGE, "log"),
+        *(
+            ({"keys": zone_keys(ZONE, Role), "log": name}, R.FIELD_MALFORMED, "log")
+            for name in ("Log", "a b", "a+b", "/a", "a/", "a\n", "é", ".")
+        ),
+        ({"keys": (*zone_keys(ZONE), ended(5, Role.RECORD))}, R.FIELD_MALFORMED, "keys"),  # an index of no log
+        ({"keys": (*zone_keys(ZONE, Role), ended(5, Role.NODE)), "log": LOG}, R.FIELD_MALFORMED, "keys"),
+        ({"keys": (*zone_keys(ZONE, Role), ended(5, *USUAL)), "log": LOG}, R.FIELD_MALFORMED, "keys"),
+        ({"keys": (*zone_keys(ZONE, Role), ended(-1, Role.RECORD)), "log": LOG}, R.FIELD_MALFORMED, "keys[5].until"),
         ({"endpoints": ()}, R.FIELD_MALFORMED, "endpoints"),
         ({"endpoints": ("a:1",) * (ENDPOINTS_MAX + 1)}, R.FIELD_TOO_LARGE, "endpoints"),
         ({"endpoints": ("a:1", "b")}, R.FIELD_MALFORMED, "endpoints[1]"),
@@ -114,7 +141,8 @@ def test_rules_of_a_body(changes: dict[str, Any], reason: Reason, field: str) ->
         {"expires": NOW - 99},
         {"expires": NOW - 100 + LIFE},
         {"keys": (NODE,), "zone_threshold": 8},  # a zone that delegates to nobody
-        {"keys": keys(KEYS_MAX, *Role), "zone_threshold": 8},
+        {"keys": keys(KEYS_MAX, *Role), "zone_threshold": 8, "log": LOG},
+        {"keys": (*zone_keys(ZONE, Role), ended(0, Role.RECORD)), "log": "l" * 128},
         {"endpoints": ("a:1", "b:2", "c:3", "d:4")},
         {"parent": Prefix.parse("88")},  # a parent may skip a label
     ],

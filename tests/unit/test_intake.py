@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from idtrace import signature
 from idtrace.errors import IdtraceError, InputError, Reason, RefusedError, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, Value
+from idtrace.seal import seal
 from idtrace.statements import PrefixStatus
 from registry.admission import Intent, Proposal
 from registry.authority import Authority
-from registry.intake import check_key, request_hash, take, writable_zone
-from tests.core_fixtures import NOW, delegation, record, revocation, signed_record
+from registry.intake import Batch, OpenedBatch, check_key, open_sealed, request_hash, take, take_sealed, writable_zone
+from registry.storage import SealedIn
+from tests.core_fixtures import NOW, delegation, record, revocation, signed_record, signer
 from tests.registry_fixtures import authority_for, body_of, hand_out, hosted, mangled, typed_record
 
 R = Reason
@@ -153,3 +157,93 @@ def test_a_zone_below_a_disabled_one_takes_no_writes() -> None:
 def test_a_zone_whose_delegation_has_ended_takes_no_writes() -> None:
     late = record(issued_at=NOW)
     assert refusal(lambda: taken(late, now=NOW + 86_400))[1] is R.DELEGATION_EXPIRED
+
+
+def batch_of(*records: Record, by: str = "record of 88.118.8", zone: str = "88.118.8", **changes: int) -> Batch:
+    places = seal([one.hash for one in records], Prefix.parse(zone), signer(by), **{"issued_at": NOW} | changes)
+    return Batch.of("key-00001", places[0].seal, [one.signed.payload for one in records], b"the seal as sent")
+
+
+THREE = tuple(typed_record(f"88.118.8/{n}", {"lot": "L1"}) for n in range(3))
+
+
+def opened(batch: Batch, authority: Authority | None = None) -> OpenedBatch:
+    return open_sealed(batch, authority=authority or authority_for("88.118.8"), now=NOW)
+
+
+def test_a_seal_over_what_was_sent_gives_each_record_its_place() -> None:
+    own = authority_for("88.118.8")
+    found = opened(batch_of(*THREE), own)
+    assert found.zone == Prefix.parse("88.118.8")
+    for number, one in enumerate(THREE):
+        sent = Record(replace(one.signed, signatures=()), one.values, found.places[number])
+        made = take_sealed(found, sent, b"hash", authority=own, now=NOW)
+        hashes = tuple(record.hash for record in THREE)
+        sealed_in = SealedIn(found.places[number], hashes)
+        key = f"key-00001 {number}"
+        assert made == Proposal(Intent.REGISTER, "88.118.8", key, b"hash", sent, body_of(one), sealed_in)
+        with pytest.raises(InputError):
+            check_key(key)  # no caller can choose it
+
+
+def test_a_seal_is_checked_once_and_its_records_never_by_a_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks: list[bytes] = []
+    sound = signature.valid
+
+    def counted(key: signature.PublicKey, given: bytes, message: bytes) -> bool:
+        checks.append(given)
+        return sound(key, given, message)
+
+    monkeypatch.setattr(signature, "valid", counted)
+    own = authority_for("88.118.8")
+    found = opened(batch_of(*THREE), own)
+    links = len(checks) - 1
+    for number, one in enumerate(THREE):
+        sent = Record(replace(one.signed, signatures=()), one.values, found.places[number])
+        take_sealed(found, sent, b"hash", authority=own, now=NOW)
+    assert len(checks) == links + 1
+    assert links == 4  # the chain down to the zone, once as well
+
+
+@pytest.mark.parametrize(
+    ("batch", "reason", "field"),
+    [
+        (batch_of(*THREE, by="thief"), R.SIGNER_UNKNOWN, "seal"),
+        (batch_of(*THREE, by="node of 88.118.8"), R.SIGNER_UNKNOWN, "seal"),
+        (batch_of(*THREE, issued_at=NOW + 31), R.RECORD_FROM_FUTURE, "seal.issued_at"),
+        (batch_of(*THREE, zone="88.118.8.5"), R.SEAL_WRONG_ZONE, "seal.zone"),
+        (batch_of(*THREE, zone="99.1"), R.NOT_AUTHORITATIVE, "seal.zone"),
+        (replace(batch_of(*THREE), hashes=batch_of(*THREE[:2]).hashes), R.SEAL_PATH, "seal.size"),
+        (replace(batch_of(*THREE), hashes=batch_of(*THREE[::-1]).hashes), R.SEAL_PATH, "seal.root"),
+        (replace(batch_of(*THREE), seal=THREE[0].signed), R.FIELD_MISSING, "seal.zone"),
+        (replace(batch_of(*THREE), seal=replace(batch_of(*THREE).seal, signatures=())), R.SIGNATURE_MISSING, "seal"),
+    ],
+)
+def test_no_record_of_a_batch_is_looked_at_under_a_seal_that_is_not_its_own(
+    batch: Batch, reason: Reason, field: str
+) -> None:
+    assert refusal(lambda: opened(batch))[1:] == (reason, field)
+
+
+def test_a_sealed_record_that_carries_more_or_belongs_elsewhere_is_refused_alone() -> None:
+    own = authority_for("88.118.8", "88.118.9")
+    other = typed_record("88.118.9/A")
+    found = opened(batch_of(THREE[0], other), own)
+
+    def reason(one: Record, place: int, **changes: Any) -> Reason:
+        sent = Record(replace(one.signed, signatures=()), one.values, found.places[place])
+        sent = replace(sent, **changes)
+        return refusal(lambda: take_sealed(found, sent, b"hash", authority=own, now=NOW))[1]
+
+    assert reason(other, 1) is R.SIGNER_UNKNOWN
+    assert reason(THREE[0], 0, signed=THREE[0].signed) is R.PAYLOAD_TYPE_UNKNOWN
+    assert reason(THREE[0], 1) is R.SEAL_PATH
+    assert reason(THREE[1], 0) is R.SEAL_PATH
+
+
+def test_keys_and_hashes_of_items_tell_batches_seals_and_items_apart() -> None:
+    one, other = batch_of(*THREE), replace(batch_of(*THREE), sent_hash=bytes(32))
+    assert (
+        len({one.item_hash(b"a"), one.item_hash(b"b"), other.item_hash(b"a"), request_hash(Intent.REGISTER, b"a")}) == 4
+    )
+    assert refusal(lambda: Batch.of("short", one.seal, [], b""))[1] is R.FIELD_MALFORMED

@@ -9,7 +9,7 @@ import pytest
 
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import ROOT, Prefix
-from registry.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, ZONES_MAX, RegistryConfig, StorageConfig
+from registry.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, ZONES_MAX, LogConfig, RegistryConfig, StorageConfig
 
 BASE = Path("/etc/idtrace")
 LEAST: dict[str, object] = {
@@ -61,6 +61,14 @@ def test_the_engine_is_named_and_what_else_its_table_holds_is_left_to_its_adapte
     assert parse(storage={}).storage == StorageConfig("sqlite", {})
 
 
+def test_a_node_keeps_a_log_where_it_is_asked_to_and_says_what_is_latest_with_its_own_key() -> None:
+    assert parse().log is None
+    least = {"origin": "log.example/88.118", "key": "log.key"}
+    assert parse(log=least).log == LogConfig("log.example/88.118", BASE / "log.key", Path("/keys/node.key"))
+    every = least | {"currency_key": "currency.key"}
+    assert parse(log=every).log == LogConfig("log.example/88.118", BASE / "log.key", BASE / "currency.key")
+
+
 def test_the_root_alone_needs_no_parents() -> None:
     assert parse(zones=[""], parents=None).zones == {ROOT}
     with pytest.raises(InputError) as caught:
@@ -88,6 +96,11 @@ def test_the_root_alone_needs_no_parents() -> None:
         (Reason.FIELD_MALFORMED, "misspelt", {"misspelt": 1}),
         (Reason.FIELD_MALFORMED, "storage", {"storage": "sqlite"}),
         (Reason.FIELD_MALFORMED, "storage.engine", {"storage": {"engine": 1}}),
+        (Reason.FIELD_MALFORMED, "log", {"log": "log.example/88"}),
+        (Reason.FIELD_MALFORMED, "log.key", {"log": {"origin": "log.example/88"}}),
+        (Reason.FIELD_MALFORMED, "log.origin", {"log": {"key": "k"}}),
+        (Reason.FIELD_MALFORMED, "log.origin", {"log": {"origin": "Log", "key": "k"}}),
+        (Reason.FIELD_MALFORMED, "log.misspelt", {"log": {"origin": "l", "key": "k", "misspelt": 1}}),
     ],
 )
 def test_what_is_wrong_is_named(reason: Reason, field: str, changes: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ RAISED = [
     (InputError(R.FIELD_MALFORMED, "no", field="a"), C.INVALID_ARGUMENT),
     (InputError(R.DEADLINE_MISSING, "no", field="grpc-timeout"), C.INVALID_ARGUMENT),
     (InputError(R.BATCH_TOO_LARGE, "no", field="items"), C.INVALID_ARGUMENT),
+    (BusyError(R.CLOCK_BACK, "no"), C.UNAVAILABLE),
     (VerificationError(R.SIGNATURE_INVALID, "no", field="record"), C.PERMISSION_DENIED),
     (VerificationError(R.PROOF_OF_POSSESSION, "no", field="enrolments"), C.PERMISSION_DENIED),
     (RefusedError(R.VERSION_GAP, "no", field="record.version"), C.FAILED_PRECONDITION),

@@ -64,11 +64,11 @@ def test_answers_of_all_three_kinds_come_back_as_they_were_written() -> None:
     kinds = []
     for name in (f"{ZONE}/SN-1", f"{ZONE}/none", "88.118.9/x"):
         written = bundle(built, name)
-        links, said = answer_parts(answer_body(written))
-        about, outcome = wire.outcome_from_authenticated(said)
+        links, rest = answer_parts(answer_body(written))
+        said = wire.outcome_from_authenticated(rest)
         chain, _ = SharedChains(NoFloors()).read(links, now=built.now)
-        assert Bundle(Identifier.parse(about), chain.signed, outcome) == written
-        kinds.append(type(outcome))
+        assert Bundle(Identifier.parse(said.about), chain.signed, said.outcome, said.proof, said.currency) == written
+        kinds.append(type(said.outcome))
     assert kinds == [Record, Denied, Revoked]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,11 +20,12 @@ from idtrace.signature import (
     Kind,
     MemorySigner,
     PublicKey,
+    SignatureMemory,
     Signed,
-    _valid,
     framed,
     sign,
     signed_hash,
+    valid,
     verify,
 )
 from tests.core_fixtures import LOW_ORDER, L, public, reason_of, signer, with_signature
@@ -68,8 +70,8 @@ def test_ed25519_is_that_of_rfc_8032(secret: str, raw: str, message: str, expect
     ours = MemorySigner(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(secret)))
     assert ours.public_key.raw.hex() == raw
     assert ours.sign(bytes.fromhex(message)).hex() == expected
-    assert _valid(ours.public_key, bytes.fromhex(expected), bytes.fromhex(message))
-    assert not _valid(ours.public_key, bytes.fromhex(expected), bytes.fromhex(message) + b"\0")
+    assert valid(ours.public_key, bytes.fromhex(expected), bytes.fromhex(message))
+    assert not valid(ours.public_key, bytes.fromhex(expected), bytes.fromhex(message) + b"\0")
 
 
 @pytest.mark.parametrize(("secret", "raw", "message", "expected"), RFC_8032)
@@ -78,7 +80,7 @@ def test_a_signature_has_one_form(secret: str, raw: str, message: str, expected:
     s = int.from_bytes(good[32:], "little")
     for times in range(1, 16):
         other = good[:32] + (s + times * L).to_bytes(32, "little") if s + times * L < 2**256 else b""
-        assert not _valid(key, other, bytes.fromhex(message))
+        assert not valid(key, other, bytes.fromhex(message))
 
 
 def _is_on_curve(y: int) -> bool:
@@ -207,7 +209,7 @@ def test_no_signature_made_without_a_private_key_verifies_under_a_low_order_key(
     weak = PublicKey(Algorithm.ED25519, raw, "weak")
     for r in LOW_ORDER:
         for message in range(8):
-            assert not _valid(weak, r + bytes(32), bytes([message]))
+            assert not valid(weak, r + bytes(32), bytes([message]))
 
 
 def test_every_signature_present_is_paid_for_and_checked() -> None:
@@ -237,3 +239,43 @@ def test_refusals_name_the_field() -> None:
     with pytest.raises(VerificationError) as caught:
         verify(Signed("x", b"", ()), Kind.RECORD, KEYS, budget=CheckBudget(1), field="delegation[2]")
     assert caught.value.field == "delegation[2]"
+
+
+def test_a_memory_forgets_the_oldest_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SignatureMemory, "MOST", 2)
+    memory = SignatureMemory()
+    for digest in (b"1", b"2", b"2", b"3"):
+        memory.add(digest)
+    assert [digest in memory for digest in (b"1", b"2", b"3")] == [False, True, True]
+
+
+@pytest.mark.parametrize(("kind", "checks"), [(Kind.SEAL, 1), (Kind.DELEGATION, 1), (Kind.RECORD, 2), (Kind.DENIAL, 2)])
+def test_what_comes_again_and_again_is_checked_once_and_anything_else_each_time(kind: Kind, checks: int) -> None:
+    ours = signer("ours")
+    keys = {ours.public_key.key_id: ours.public_key}
+    budget = CheckBudget(2, SignatureMemory())
+    for _ in range(2):
+        verify(sign(kind, b"{}", ours), kind, keys, budget=budget)
+    assert budget.left == 2 - checks
+
+
+def test_a_memory_believes_no_other_bytes_no_other_key_and_nothing_that_was_false() -> None:
+    ours, others = signer("ours"), signer("others")
+    sound = sign(Kind.SEAL, b"{}", ours)
+    raw = sound.signatures[0].signature
+    memory = SignatureMemory()
+
+    def told(signed: Signed, key: PublicKey) -> Reason | None:
+        keys = {sound.signatures[0].key_id: key}
+        return reason_of(lambda: verify(signed, Kind.SEAL, keys, budget=CheckBudget(1, memory)))
+
+    assert told(sound, ours.public_key) is None
+    lies = [
+        (replace(sound, payload=b"{ }"), ours.public_key),
+        (sound, others.public_key),
+        (with_signature(sound, bytes([*raw[:-1], raw[-1] ^ 1])), ours.public_key),
+        (with_signature(sound, raw + b"\0"), ours.public_key),
+    ]
+    for _ in range(2):
+        assert [told(*lie) for lie in lies] == [Reason.SIGNATURE_INVALID] * len(lies)
+    assert told(sound, ours.public_key) is None

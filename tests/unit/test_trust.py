@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from idtrace.bundle import Verdict
 from idtrace.chain import Context, TrustedChain
-from idtrace.delegation import Role
+from idtrace.delegation import Role, ZoneKey
 from idtrace.errors import Reason
 from idtrace.identifier import ROOT, Identifier, Prefix
 from idtrace.signature import Kind as SignatureKind
@@ -18,6 +18,7 @@ from idtrace.signature import Signed, sign
 from resolver.effects import Done, Learned
 from resolver.resolution import Resolution
 from resolver.trust import TrustLimits, TrustStore
+from tests import simulator as sim
 from tests.simulator import NOW, Client, Tree, delegation_hash
 
 ENT = Prefix.parse("88.118.8")
@@ -233,11 +234,48 @@ def test_floor_set_by_a_stolen_key_falls_with_that_key() -> None:
     built.zones[ENT].bodies[-1] = honest
     built.rotate("88.118")
     built.pass_time(seconds=300)
-    first = client.resolve("88.118.8/SN-1")
-    assert first.reason is Reason.DELEGATION_ROLLED_BACK  # but by now the parent's new keys are known
-    assert client.trust.zone(ENT) is None
-    built.pass_time(seconds=60)
-    assert client.resolve("88.118.8/SN-1").verdict is Verdict.FOUND
+    assert client.resolve("88.118.8/SN-1").verdict is Verdict.FOUND, "the walk itself shows that the thief's keys ended"
+    assert client.trust.zone(ENT) == (1, built.zones[ENT].bodies[-1].hash)
+
+
+def test_records_of_a_forged_child_fall_with_the_forged_delegation() -> None:
+    built = tree()
+    client = Client(built)
+    zone, item = built.zones[ENT], Identifier.parse("88.118.8/SN-1")
+    honest, genuine = zone.bodies[-1], zone.records[item][-1]
+    thief = sim.signer("a thief's own record key")
+    keys = tuple(ZoneKey(thief.public_key, k.roles) if Role.RECORD in k.roles else k for k in honest.keys)
+    forged = replace(honest, version=2**53 - 1, previous=b"\1" * 32, keys=keys)
+    zone.bodies.append(forged)
+    zone.delegations.append(sign(SignatureKind.DELEGATION, forged.payload(), built.zones[SECOND].key(Role.ZONE)))
+    zone.records[item].append(sim.resigned_record(genuine, thief, version=2**53 - 1, previous=b"\1" * 32))
+    assert client.resolve(item).verdict is Verdict.FOUND
+    zone.records[item].pop()
+    zone.bodies.pop()
+    zone.delegations.pop()
+    built.rotate("88.118")
+    built.pass_time(seconds=400)
+    found = client.resolve(item)
+    assert (found.verdict, found.reason) == (Verdict.FOUND, None), found.detail
+    assert client.trust.record(item) == (1, genuine.hash)
+
+
+def test_a_thiefs_record_that_arrives_after_his_key_has_ended_sets_no_floor() -> None:
+    built = tree()
+    client = Client(built)
+    zone, item = built.zones[ENT], Identifier.parse("88.118.8/SN-1")
+    client.resolve("88.118.8/x")
+    genuine, stolen = zone.records[item][-1], zone.key(Role.RECORD)
+    zone.records[item].append(sim.resigned_record(genuine, stolen, version=2**53 - 1, previous=b"\1" * 32))
+    late = client.walk(item)  # verified with the old key set, and on its way
+    assert late.resolution.verdict is Verdict.FOUND
+    zone.records[item].pop()
+    built.rotate(ENT)
+    built.pass_time(seconds=400)
+    client.resolve("88.118.8/y")  # another question learns of the new keys
+    assert not client.trust.accept(late).latest
+    assert client.trust.record(item) is None
+    assert client.resolve(item, fresh=True).verdict is Verdict.FOUND
 
 
 def test_floor_stays_while_one_of_its_signers_is_still_a_key_of_the_zone() -> None:

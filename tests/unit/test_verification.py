@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from idtrace.bundle import Bundle, Denied, Revoked, Verdict
+from idtrace.checks import Check
 from idtrace.errors import Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Status
 from idtrace.signature import Signed
-from idtrace.verification import Check, Report
+from idtrace.verification import Report
 from tests.core_fixtures import (
     ITEM,
     NOW,

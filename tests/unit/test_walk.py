@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idtrace.bundle import Denied, NodeAnswer, Referred, Verdict
-from idtrace.chain import NoFloors
 from idtrace.delegation import Role, ZoneKey
 from idtrace.errors import Reason
 from idtrace.identifier import ROOT, Identifier, Prefix
@@ -31,6 +30,7 @@ from resolver.effects import (
     ReadCache,
 )
 from resolver.resolution import Resolution
+from resolver.trust import TrustStore
 from resolver.walk import State, Walk
 from tests import simulator as sim
 from tests.simulator import NOW, Client, Tree
@@ -52,7 +52,7 @@ def walk(built: Tree, identifier: Identifier = ITEM, limits: Limits | None = Non
         identifier,
         anchor=built.anchor,
         root_endpoints=built.root_endpoints,
-        floors=NoFloors(),
+        floors=TrustStore(chain_seconds=300),
         limits=limits,
     )
 
