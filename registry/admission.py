@@ -9,7 +9,8 @@ The signature over the exact bytes has been checked before (``registry/intake.py
 5. the time is plausible: not in the future, not older than the version before, not older than a week;
 6. every value is there, so that the zone's node can serve what it commits to; one that the node holds already need not
    be sent again (:func:`complete`), since even its owner cannot read back a restricted value;
-7. the record keeps the rules of its published class, and a class record's own template is sound.
+7. the record is small enough for every resolver, and its body for an entry of the log where there is one;
+8. the record keeps the rules of its published class, and a class record's own template is sound.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
+from idtrace.canonical import BODY_BYTES_MAX
 from idtrace.chain import CLOCK_SKEW_SECONDS
 from idtrace.errors import InputError, Reason, RefusedError
 from idtrace.identifier import Identifier
 from idtrace.record import Record, RecordBody, RecordKind, Status
 from idtrace.template import CLASS_DEPTH_MAX, TEMPLATE_TYPE, Template
-from registry.storage import Claim, Earlier, Head
+from registry.storage import Claim, Earlier, Head, SealedIn
 
 # A resumed bulk load may bring last week's records; older ones would only be back-dated.
 AGE_SECONDS_MAX: Final = 7 * 86_400
@@ -55,6 +57,7 @@ class Proposal:
     request_hash: bytes
     record: Record
     body: RecordBody
+    sealed: SealedIn | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +89,11 @@ def admit(
     earlier: Earlier | None,
     classes: Mapping[Identifier, ClassRecord],
     now: int,
+    body_bytes_max: int = BODY_BYTES_MAX,
 ) -> Admitted | Repeated:
     """Decide. ``classes`` holds the class that the record names and the classes above it, as far as they exist.
+
+    ``body_bytes_max`` is less where the body has to fit a log entry too.
 
     Raises:
         RefusedError, InputError: with the reason of the first rule that is broken.
@@ -113,7 +119,10 @@ def admit(
     # 6. complete
     if len(proposal.record.values) != len(body.values):
         raise RefusedError(Reason.VALUE_MISSING, "a registration brings every value", field="record.values")
-    # 7. small enough for every resolver
+    # 7. small enough for every resolver, and for the log
+    if len(proposal.record.signed.payload) > body_bytes_max:
+        rule = f"a body has at most {body_bytes_max} bytes, this one {len(proposal.record.signed.payload)}"
+        raise InputError(Reason.FIELD_TOO_LARGE, rule, field="record.signed.payload")
     size = sum(len(value.data) + VALUE_FRAME_BYTES for value in proposal.record.values)
     if size > VALUES_BYTES_MAX:
         rule = f"the values of a record have at most {VALUES_BYTES_MAX} bytes together, these have {size}"
@@ -131,7 +140,7 @@ def complete(proposal: Proposal, current: Record) -> Proposal:
         for digest in proposal.body.values
         if digest.index in sent or (digest.index in held and held[digest.index].digest() == digest.digest)
     )
-    return replace(proposal, record=Record(proposal.record.signed, tuple(values)))
+    return replace(proposal, record=replace(proposal.record, values=tuple(values)))
 
 
 def repeated(request_hash: bytes, earlier: Earlier) -> Repeated:

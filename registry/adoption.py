@@ -7,7 +7,7 @@ later expiry) arrives without anybody touching this node. A version lower than t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 import grpc
@@ -15,14 +15,16 @@ import grpc.aio
 import structlog
 
 from idtrace import wire
-from idtrace.chain import Context, Link, TrustedChain
+from idtrace.chain import Anchor, Context, Link, TrustedChain
 from idtrace.delegation import Delegation, Role
+from idtrace.entry import Entry, EntryKind
 from idtrace.errors import IdtraceError, InputError, Reason, VerificationError
-from idtrace.identifier import Identifier, Prefix
+from idtrace.identifier import ROOT, Identifier, Prefix
 from idtrace.signature import Signed
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc
 from registry.authority import Authority, verified
-from registry.storage import Storage
+from registry.stamping import Stamper
+from registry.storage import Logged, Storage
 
 log = structlog.get_logger(__name__)
 
@@ -44,12 +46,15 @@ class Adoption:
         parents: Sequence[str],
         clock: Callable[[], int],
         node_key_id: str = "",
+        *,
+        stamper: Stamper | None = None,
     ) -> None:
         self._storage = storage
         self._authority = authority
         self._parents = parents
         self._clock = clock
         self._node_key_id = node_key_id
+        self._stamper = stamper  # where the node keeps a log
         self._told: dict[tuple[Prefix, str], str] = {}  # by zone and parent: what the log said last
 
     async def run(self, refresh_seconds: float) -> None:
@@ -72,8 +77,7 @@ class Adoption:
                     continue  # another of our parents may be the one that hands this zone out
                 chain = news(self._authority, zone, links, self._clock())
                 if chain is not None:
-                    stored = [wire.signed_to_bytes(link) for link in links]
-                    await self._storage.put_chain(str(zone), stored)
+                    await self._keep(zone, links)
                     self._authority.adopt(zone, chain.links)
                     log.info("zone adopted", zone=str(zone), links=len(links))
                     if self._node_key_id and self._node_key_id not in chain.delegation.keys_for(Role.NODE):
@@ -88,6 +92,27 @@ class Adoption:
             else:
                 self._told.pop((zone, parent), None)
                 return
+
+    async def begin_log(self) -> None:
+        """Begin an empty log with the keys of the own zones that are held already. Call it before anything commits."""
+        if self._stamper is None or (await self._storage.log_edge()).head.size:
+            return
+        for zone, links in sorted(self._authority.own.items()):
+            await self._keep(zone, [link.signed for link in links], begins=True)
+
+    async def _keep(self, zone: Prefix, links: Sequence[Signed], *, begins: bool = False) -> None:
+        """Store the chain of an own zone; a node with a log logs the zone's new keys before it serves it by them."""
+        stored = [wire.signed_to_bytes(link) for link in links]
+        if self._stamper is None:
+            await self._storage.put_chain(str(zone), stored)
+            return
+        async with self._stamper.turn:
+            stamp = self._stamper.stamp()
+            own = links[-1]
+            entry = Entry(EntryKind.KEYS, zone, stamp.now, own.payload, own.signatures)
+            held = self._authority.own.get(zone, ())
+            is_news = begins or not held or held[-1].signed != own  # else only a link above it is another
+            await self._storage.put_chain(str(zone), stored, Logged(stamp, entry) if is_news else None)
 
     def _tell(self, zone: Prefix, parent: str, event: str, reason: str = "") -> None:
         """Warn once until it changes: a node that lacks a zone asks twice a second."""
@@ -114,13 +139,32 @@ class Adoption:
 
 
 class _Held:
-    """The chain that is held, as floors: no link may be older than it, and no version may have two contents."""
+    """The chain that is held, as floors: no link may be older than it, and no version may have two contents.
 
-    def __init__(self, links: Sequence[Link]) -> None:
-        self._zones = {link.delegation.child: (link.delegation.version, link.delegation.hash) for link in links}
+    What the keys above no longer sign is no floor: a stolen zone key, or a stolen root key, could otherwise sign
+    version 2**53 - 1 and keep this node from its own zone for ever (the fast-forward attack of TUF §5.3.11).
+    """
+
+    def __init__(self, links: Sequence[Link], anchor: Anchor) -> None:
+        self._links = {link.delegation.child: link for link in links}
+        self._drop_others(ROOT, anchor.keys)
+
+    def learn(self, delegation: Delegation) -> None:
+        """Take in a verified link: where it is newer than the one held, only what its keys have signed stays."""
+        held = self._links.get(delegation.child)
+        if held is None or held.delegation.version < delegation.version:
+            for link in list(self._links.values()):
+                if link.delegation.parent == delegation.child and not link.delegation.child.is_root:
+                    self._drop_others(link.delegation.child, delegation.keys_for(Role.ZONE))
+
+    def _drop_others(self, zone: Prefix, keys: Container[str]) -> None:
+        link = self._links.get(zone)
+        if link is not None and not any(signature.key_id in keys for signature in link.signed.signatures):
+            del self._links[zone]
 
     def zone(self, zone: Prefix) -> tuple[int, bytes] | None:
-        return self._zones.get(zone)
+        link = self._links.get(zone)
+        return (link.delegation.version, link.delegation.hash) if link else None
 
     def record(self, identifier: Identifier) -> tuple[int, bytes] | None:
         del identifier
@@ -137,7 +181,13 @@ def news(authority: Authority, zone: Prefix, links: tuple[Signed, ...], now: int
     held = authority.own.get(zone, ())
     if tuple(link.signed for link in held) == links:
         return None
-    chain = verified(authority.anchor, links, Context.at(now, floors=_Held(held)))
+    floors = _Held(held, authority.anchor)
+    context = Context.at(now, floors=floors)
+    chain = verified(authority.anchor, links[:1], context)
+    floors.learn(chain.delegation)
+    for signed in links[1:]:
+        chain = chain.extend(signed, context)
+        floors.learn(chain.delegation)
     if chain.zone != zone:
         raise VerificationError(Reason.REFERRAL_SIDEWAYS, f"the chain ends at {chain.zone}", field="chain")
     return chain

@@ -13,7 +13,7 @@ from idtrace.chain import Anchor, Context, Link, TrustedChain
 from idtrace.delegation import Delegation, State
 from idtrace.errors import Reason, RefusedError
 from idtrace.identifier import Prefix
-from idtrace.signature import Signed
+from idtrace.signature import SignatureMemory, Signed
 from idtrace.statements import PrefixStatus
 
 
@@ -33,13 +33,14 @@ class Child:
 class Authority:
     """Zones by prefix. ``own`` ones came from our parents, ``children`` we have signed out ourselves."""
 
-    __slots__ = ("_trusted", "anchor", "children", "own", "wanted")
+    __slots__ = ("_trusted", "anchor", "children", "memory", "own", "wanted")
 
     def __init__(self, anchor: Anchor, wanted: frozenset[Prefix]) -> None:
         self.anchor = anchor
         self.wanted = wanted  # the zones that the operator has given to this node
         self.own: dict[Prefix, tuple[Link, ...]] = {}
         self.children: dict[Prefix, Child] = {}
+        self.memory = SignatureMemory()  # so that the seal over 2,000 records is checked once
         self._trusted: dict[Prefix, TrustedChain] = {}
 
     def adopt(self, zone: Prefix, links: tuple[Link, ...]) -> None:

@@ -4,6 +4,9 @@ Bytes: one byte format, then nested values, then SHA-256 over all before it. A v
 or number: ``B`` bytes, ``S`` UTF-8 text, ``I`` signed 64-bit integer, ``T`` count of values that follow. Our own few
 lines and not a serialiser of a library, because a store outlives the versions of its program and has to be readable
 by the next one.
+
+Format 1 holds writes, grants and chains; format 2 also what the batch adds to the log. A batch without a log is still
+staged in format 1, so that a program from before there was one can finish it.
 """
 
 from __future__ import annotations
@@ -14,10 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from idtrace.errors import InputError
+from idtrace.merkle import CompactRange
 from idtrace.record import RecordKind, Status
+from registry.logbook import Appended, Edge, LogHead, TileRow
 from registry.storage import Claim, Grant, Head, Write
 
 FORMAT: Final = 1
+FORMAT_LOGGED: Final = 2
 # Half of the 1 MiB that a cell should not exceed (docs.datastax.com, "Planning partition size"), and far below the
 # largest mutation a server takes: half a commit log segment, 16 MiB by default.
 CHUNK_BYTES: Final = 524_288
@@ -54,11 +61,21 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one swap of the head makes true. Everything in it has been decided: applying it asks nothing."""
+    """What one swap of the head makes true. Everything in it has been decided: applying it asks nothing.
+
+    Attributes:
+        writes: versions to write; ``entry`` and ``sealed`` of them have gone into ``appended`` and are not staged.
+        grants, chains: to be replaced.
+        appended: what the log grows by; None where nothing is logged. Its edge's partial tiles are not staged: they
+            are for the batch after this one, and whoever finishes this one reads them from the tables.
+        indexes: of each write that is logged, by its place among the writes.
+    """
 
     writes: tuple[Write, ...] = ()
     grants: tuple[Granted, ...] = ()
     chains: tuple[Chain, ...] = ()
+    appended: Appended | None = None
+    indexes: tuple[tuple[int, int], ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.writes or self.grants or self.chains)
@@ -66,15 +83,17 @@ class Batch:
 
 def pack(batch: Batch) -> bytes:
     """The bytes of a batch."""
-    out = [bytes([FORMAT])]
-    _put(
-        out,
-        (
-            tuple(_write_values(write) for write in batch.writes),
-            tuple(_granted_values(granted) for granted in batch.grants),
-            tuple((chain.zone, chain.links) for chain in batch.chains),
-        ),
+    parts: tuple[Value, ...] = (
+        tuple(_write_values(write) for write in batch.writes),
+        tuple(_granted_values(granted) for granted in batch.grants),
+        tuple((chain.zone, chain.links) for chain in batch.chains),
     )
+    if batch.appended is None:
+        out = [bytes([FORMAT])]
+    else:
+        out = [bytes([FORMAT_LOGGED])]
+        parts = (*parts, _appended_values(batch.appended), batch.indexes)
+    _put(out, parts)
     body = b"".join(out)
     return body + hashlib.sha256(body).digest()
 
@@ -88,17 +107,20 @@ def unpack(data: bytes) -> Batch:
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise StagedBatchError("the staged batch is torn or damaged: its digest does not fit")
-    if body[:1] != bytes([FORMAT]):
+    if body[:1] not in {bytes([FORMAT]), bytes([FORMAT_LOGGED])}:
         raise StagedBatchError(f"the staged batch has format {body[:1].hex()}: a newer program has staged it")
     try:
         value, end = _take(body, 1, _DEPTH_MAX)
-        writes, grants, chains = _tuple(value)
+        writes, grants, chains, *logged = _fields(value, (tuple,) * (3 if body[0] == FORMAT else 5))
+        appended, indexes = logged or (None, ())
         batch = Batch(
-            tuple(_write(item) for item in _tuple(writes)),
-            tuple(_granted(item) for item in _tuple(grants)),
-            tuple(_chain(item) for item in _tuple(chains)),
+            tuple(_write(item) for item in writes),
+            tuple(_granted(item) for item in grants),
+            tuple(_chain(item) for item in chains),
+            _appended(appended) if appended is not None else None,
+            tuple(_index(item, len(writes)) for item in indexes),
         )
-    except (ValueError, struct.error) as error:
+    except (ValueError, struct.error, InputError) as error:
         raise StagedBatchError(f"the staged batch is malformed: {error}") from error
     if end != len(body):
         raise StagedBatchError("the staged batch is malformed: bytes follow it")
@@ -142,18 +164,11 @@ def _take(data: bytes, at: int, depth: int) -> tuple[Value, int]:
     return (data[at:end] if tag == b"B" else data[at:end].decode()), end
 
 
-def _tuple(value: Value) -> tuple[Value, ...]:
-    if not isinstance(value, tuple):
-        raise ValueError("a list is none")  # noqa: TRY004 - malformed bytes, not a mistaken call
-    return value
-
-
 def _fields(value: Value, kinds: Sequence[type]) -> list[Any]:
     """The fields of a value, each of its type; they are ``Any`` because it is checked here and nowhere else."""
-    fields = _tuple(value)
-    if [type(field) for field in fields] != list(kinds):
+    if not isinstance(value, tuple) or [type(field) for field in value] != list(kinds):
         raise ValueError("fields do not have their types")
-    return list(fields)
+    return list(value)
 
 
 def _write_values(write: Write) -> Value:
@@ -235,6 +250,34 @@ def _granted(value: Value) -> Granted:
 def _chain(value: Value) -> Chain:
     zone, links = _fields(value, (str, tuple))
     return Chain(zone, _byte_strings(links))
+
+
+def _appended_values(appended: Appended) -> Value:
+    head = appended.edge.head
+    return (
+        appended.first,
+        appended.entries,
+        tuple((tile.level, tile.index, tile.content) for tile in appended.tiles),
+        (head.range.encode(), head.note, head.committed_at),
+    )
+
+
+def _appended(value: Value) -> Appended:
+    first, entries, tiles, head = _fields(value, (int, tuple, tuple, tuple))
+    grown, note, committed_at = _fields(head, (bytes, bytes, int))
+    return Appended(
+        first,
+        _byte_strings(entries),
+        tuple(TileRow(*_fields(tile, (int, int, bytes))) for tile in tiles),
+        Edge(LogHead(CompactRange.decode(grown), note, committed_at)),
+    )
+
+
+def _index(value: Value, writes: int) -> tuple[int, int]:
+    position, index = _fields(value, (int, int))
+    if not 0 <= position < writes:
+        raise ValueError("an index of no write")
+    return position, index
 
 
 def _byte_strings(value: tuple[Value, ...]) -> tuple[bytes, ...]:

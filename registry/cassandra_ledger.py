@@ -4,16 +4,16 @@
 2. **Swap: the commit point.** A lightweight transaction moves the head from n to n + 1 and names the batch, if the head
    is still at n. An answer that is lost is asked after by a serial read; the same swap may be sent again, since it
    names the same batch. Where later batches have come, the history tells which was n + 1.
-3. **Apply.** Rows are written at the time n + 1, then the heads, the history and what has changed, then how far has
-   been applied: whoever hears of a change can read it. Whoever comes next and finds a batch that is not applied applies
-   it first, so that nobody decides on half a batch.
+3. **Apply.** Rows are written at the time n + 1, the heads after all others and with them the history and what has
+   changed, then how far has been applied: whoever hears of a change can read it. Whoever comes next and finds a batch
+   that is not applied applies it first, so that nobody decides on half a batch.
 4. **Drop.** The staged bytes go away with the next batch, or at the next start. What a writer has staged is announced
    in a row of its own, so that a sweep finds what it left behind if it dies: once the head has passed the place that a
    batch was for, its bytes are waste, whether it won or lost and whether its writer lives. No clock is asked, and no
    bytes expire: of a batch that is committed and not applied they are the only copy, however long all nodes are down.
 
-The head is never written plainly, and no other row by a lightweight transaction (CASSANDRA-13767). Servers should run
-``paxos_variant: v2`` (two round trips a swap instead of four).
+The head is never written plainly, and no row of a batch by a lightweight transaction (CASSANDRA-13767). Servers should
+run ``paxos_variant: v2`` (two round trips a swap instead of four).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ STATEMENTS: Final = {
     "forget": "DELETE FROM staging USING TIMESTAMP ? WHERE ledger = ? AND writer = ?",
 }
 COLUMNS: Final = {
-    "version": "ledger, stem, bucket, identifier, version, record",
+    "version": "ledger, stem, bucket, identifier, version, record, log_index",
     "head": "ledger, stem, identifier, version, record_hash, kind, status, issued_at",
     "idempotency": "ledger, zone, stem, key, request_hash, receipt",
     "claim": "ledger, class, field, digest, identifier",
@@ -66,6 +66,10 @@ COLUMNS: Final = {
     "granted": "ledger, bucket, prefix, status, hosted, comment, changed_at, version, delegation, application,"
     " enrolments",
     "chain": "ledger, zone, links",
+    "log_entry": "ledger, bundle, idx, run",
+    "log_tile": "ledger, level, place, content",
+    "log_note": "ledger, bucket, size, note",
+    "log_head": "ledger, range, note, committed_at",
 }
 _NO_BATCH: Final = uuid.UUID(int=0)
 
@@ -163,13 +167,14 @@ class Ledger:
 
     async def apply(self, seq: int, batch_id: uuid.UUID, batch: Batch) -> None:
         """Write a batch's rows; doing it twice, at once or late, does it once."""
-        first, second = rows(self.name, batch)
-        await each(self._write(group, seq) for group in partitions(first))
+        *sooner, last = rows(self.name, batch)
+        for wave in sooner:
+            await each(self._write(group, seq) for group in partitions(wave))
         place = (self.name, seq // BATCHES_PER_BUCKET, seq, batch_id, seq)
         remember = self._bridge.run(self._prepared["remember"], place)
         subjects = pack_subjects(batch.writes, (granted.grant for granted in batch.grants))
         tell = self._bridge.run(self._prepared["tell"], (self.name, change_bucket(seq), seq, subjects, seq))
-        await each([remember, tell, *(self._write(group, seq) for group in partitions(second))])
+        await each([remember, tell, *(self._write(group, seq) for group in partitions(last))])
         await self._bridge.run(self._prepared["apply"], (self.name, seq, seq))
 
     async def _write(self, group: list[Row], seq: int) -> None:

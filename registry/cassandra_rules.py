@@ -7,20 +7,24 @@ a partition of records stays at a few MB: 100 serials of 8 versions of 1 KB are 
 72 MB, below the 100 MB that a partition should not exceed.
 
 **Order.** The number of its batch is the write time of every row (``USING TIMESTAMP``), so whoever writes a batch
-again, however late, changes nothing: equal times carry equal values, and older ones lose. Heads are a second wave:
-whoever sees a head finds the version, the key and the claims that came with it.
+again, however late, changes nothing: equal times carry equal values, and older ones lose. They come in
+three waves, each when the one before it is there: what is found through others; the head of the log; and what is asked
+for by name (heads, grants, chains). So whoever sees a head finds the version, the key and the claims that came with it,
+and the log grown by it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 from zlib import crc32
 
+from idtrace.tiles import TILE_HEIGHT, TILE_WIDTH
 from registry.cassandra_batch import Batch
+from registry.logbook import Appended
 from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write, between
 
 # Versions of one identifier in one partition; most identifiers never have more.
@@ -36,6 +40,12 @@ BATCHES_PER_BUCKET: Final = 10_000
 CHANGES_PER_BUCKET: Final = 64
 # At most 10,000 applications wait (registry/grants.py), of a few KB each: about 1 MB a bucket.
 GRANT_BUCKETS: Final = 64
+# Sizes of the log in one partition of its checkpoints: 6 MB where each commit has logged one entry.
+NOTES_PER_BUCKET: Final = 16_384
+# Entries in one row: a fifth of a batch's rows are saved, and who wants one entry reads 8 KB and not a bundle's 130.
+ENTRIES_PER_ROW: Final = 16
+# In the place of a version's index in the log where it has none: a null would be a tombstone for each such row.
+NOT_LOGGED: Final = -1
 _STEM_BYTES: Final = 2
 
 
@@ -105,6 +115,26 @@ def change_bucket(seq: int) -> int:
     return seq // CHANGES_PER_BUCKET
 
 
+def note_bucket(size: int) -> int:
+    """Where the checkpoint lies that a log of this size has."""
+    return size // NOTES_PER_BUCKET
+
+
+def entry_row(index: int) -> int:
+    """The least index that the row of an entry can have."""
+    return index - index % ENTRIES_PER_ROW
+
+
+def entry_bundles(first: int, end: int) -> range:
+    """The bundles in which the entries from ``first`` up to ``end`` lie, without that one."""
+    return range(first // TILE_WIDTH, -(-end // TILE_WIDTH))
+
+
+def tile_width(size: int, level: int, place: int) -> int:
+    """How many hashes a tile of a log of this size has; 0 where it is beyond the log."""
+    return max(0, min(TILE_WIDTH, (size >> TILE_HEIGHT * level) - place * TILE_WIDTH))
+
+
 def decide(writes: Sequence[Write], view: View) -> list[Outcome]:
     """One outcome a write, each in the light of those before it."""
     heads = {name: head.version for name, head in view.heads.items()}
@@ -146,8 +176,8 @@ def decide_grant(grant: Grant, expected: Grant | None, *, used: bool, held: Gran
     return Outcome.CONFLICT if held != expected or (first and occupied) else Outcome.COMMITTED
 
 
-def rows(ledger: str, batch: Batch) -> tuple[list[Row], list[Row]]:
-    """The rows of a batch: first wave, and the heads that make them found.
+def rows(ledger: str, batch: Batch) -> tuple[list[Row], list[Row], list[Row]]:
+    """The rows of a batch: what is found through others, the head of the log, what is asked for by name.
 
     A key never comes twice, for two values of one time would be merged: of an identifier's versions the last is head.
     """
@@ -155,9 +185,11 @@ def rows(ledger: str, batch: Batch) -> tuple[list[Row], list[Row]]:
     heads: dict[str, Head] = {}
     prefixes: set[str] = set()
     claims: dict[Claim, str] = {}
-    for write in batch.writes:
+    indexes = dict(batch.indexes)
+    for number, write in enumerate(batch.writes):
         partition = (ledger, *version_bucket(write.identifier, write.head.version))
-        first.append(Row("version", partition, (write.identifier, write.head.version, write.record)))
+        index = indexes.get(number, NOT_LOGGED)
+        first.append(Row("version", partition, (write.identifier, write.head.version, write.record, index)))
         used = Earlier(write.request_hash, write.receipt)
         first.append(_used_row(ledger, write.zone, write.idempotency_key, used))
         heads[write.identifier] = write.head
@@ -165,16 +197,36 @@ def rows(ledger: str, batch: Batch) -> tuple[list[Row], list[Row]]:
         prefixes.add(write.identifier.partition("/")[0])
     first += [Row("claim", (ledger, c.class_id, c.field, c.digest), (name,)) for c, name in claims.items()]
     first += [Row("occupied", (ledger, prefix), ()) for prefix in sorted(_with_ancestors(prefixes))]
-    for granted in batch.grants:
-        used = Earlier(granted.request_hash, b"")
-        first.append(_used_row(ledger, granted.zone, granted.idempotency_key, used))
-        first.append(_grant_row(ledger, granted.grant))
-    first += [Row("chain", (ledger,), (chain.zone, list(chain.links))) for chain in batch.chains]
-    second = [
+    first += [_used_row(ledger, g.zone, g.idempotency_key, Earlier(g.request_hash, b"")) for g in batch.grants]
+    last = [
         Row("head", (ledger, stem(name)), (name, h.version, h.record_hash, str(h.kind), str(h.status), h.issued_at))
         for name, h in heads.items()
     ]
-    return first, second
+    last += [_grant_row(ledger, granted.grant) for granted in batch.grants]
+    last += [Row("chain", (ledger,), (chain.zone, list(chain.links))) for chain in batch.chains]
+    if batch.appended is None:
+        return first, [], last
+    log_head = batch.appended.edge.head
+    moved = Row("log_head", (ledger,), (log_head.range.encode(), log_head.note, log_head.committed_at))
+    return first + _log_rows(ledger, batch.appended), [moved], last
+
+
+def _log_rows(ledger: str, appended: Appended) -> list[Row]:
+    """Entries, tiles and the checkpoint; a tile comes once, as wide as it has become."""
+    head = appended.edge.head
+    runs = _runs(appended.first, appended.entries)
+    return [
+        *(Row("log_entry", (ledger, index // TILE_WIDTH), (index, entries)) for index, entries in runs),
+        *(Row("log_tile", (ledger, tile.level, tile.index), (tile.content,)) for tile in appended.tiles),
+        Row("log_note", (ledger, note_bucket(head.size)), (head.size, head.note)),
+    ]
+
+
+def _runs(first: int, entries: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:
+    """Entries by row, each with the index of its first; no row goes over a multiple of :data:`ENTRIES_PER_ROW`."""
+    end = first + len(entries)
+    for start in (first, *range(entry_row(first) + ENTRIES_PER_ROW, end, ENTRIES_PER_ROW)):
+        yield start, list(entries[start - first : entry_row(start) + ENTRIES_PER_ROW - first])
 
 
 def _used_row(ledger: str, zone: str, key: str, earlier: Earlier) -> Row:
@@ -216,8 +268,14 @@ def partitions(rows: Iterable[Row]) -> list[list[Row]]:
         place = (row.table, row.partition)
         group = groups.setdefault(place, [])
         group.append(row)
-        sizes[place] = sizes.get(place, 0) + sum(len(value) for value in row.rest if isinstance(value, bytes))
+        sizes[place] = sizes.get(place, 0) + sum(map(_bytes_of, row.rest))
         if len(group) == ROWS_PER_STATEMENT or sizes[place] >= STATEMENT_BYTES:
             full.append(groups.pop(place))
             del sizes[place]
     return [*full, *groups.values()]
+
+
+def _bytes_of(value: object) -> int:
+    if isinstance(value, list):
+        return sum(map(len, value))
+    return len(value) if isinstance(value, bytes) else 0

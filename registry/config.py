@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from idtrace.delegation import is_log_name
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Prefix
 from idtrace.serving.edge import Edge
@@ -46,6 +47,47 @@ class StorageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The node's log: its name (``origin``), the file of its key, and of the key that says "latest" and "absent".
+
+    ``listen`` is where it is served as files over HTTP ("": nowhere); ``policy`` names its witnesses (tlog-policy).
+    """
+
+    origin: str
+    key: Path
+    currency_key: Path
+    listen: str = ""
+    policy: Path | None = None
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, object], base: Path, node_key: Path) -> LogConfig | None:
+        """Read the table ``log`` of a node's configuration; None where there is none: the node keeps no log.
+
+        Raises:
+            InputError: naming the key and the rule.
+        """
+        table = mapping.get("log")
+        if table is None:
+            return None
+        if not isinstance(table, Mapping):
+            raise InputError(Reason.FIELD_MALFORMED, "setting log is not a table", field="log")
+        settings = Settings(table, base, table="log")
+        currency_key = settings.path("currency_key") if "currency_key" in table else node_key
+        config = cls(
+            settings.text("origin"),
+            settings.path("key"),
+            currency_key,
+            settings.text("listen", ""),
+            settings.path("policy") if "policy" in table else None,
+        )
+        settings.end()
+        if not is_log_name(config.origin):
+            rule = "is a lower-case path of letters, digits, dots, hyphens and slashes"
+            raise InputError(Reason.FIELD_MALFORMED, f"origin {rule}", field="log.origin")
+        return config
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryConfig:
     """What an operator decides. Paths are absolute or relative to the configuration file."""
 
@@ -59,6 +101,7 @@ class RegistryConfig:
     parents: tuple[str, ...]
     refresh_seconds: float
     log_level: str
+    log: LogConfig | None
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object], base: Path) -> RegistryConfig:
@@ -67,8 +110,9 @@ class RegistryConfig:
         Raises:
             InputError: naming the key and the rule.
         """
-        settings = Settings({key: value for key, value in mapping.items() if key != "storage"}, base)
+        settings = Settings({key: value for key, value in mapping.items() if key not in {"storage", "log"}}, base)
         settings.role("registry")
+        node_key = settings.path("node_key")
         config = cls(
             edge=Edge(
                 listen=settings.text("listen"),
@@ -83,7 +127,7 @@ class RegistryConfig:
             data=settings.path("data"),
             storage=StorageConfig.parse(mapping, base),
             root_key=settings.path("root_key"),
-            node_key=settings.path("node_key"),
+            node_key=node_key,
             passphrase_env=settings.text("passphrase_env", ""),
             zones=frozenset(
                 Prefix.parse_canonical(zone, field=f"zones[{n}]")
@@ -92,6 +136,7 @@ class RegistryConfig:
             parents=settings.endpoints("parents", most=4),
             refresh_seconds=settings.seconds("refresh_seconds", 30.0, least=0.05, most=86_400.0),
             log_level=settings.text("log_level", "INFO"),
+            log=LogConfig.parse(mapping, base, node_key),
         )
         settings.end()
         if not config.parents and config.zones != {Prefix(())}:

@@ -6,7 +6,8 @@ Pure, in this order:
    parent's zone keys, well-formed, strictly below, in force);
 2. version = current + 1, and ``previous`` is the hash of the current version;
 3. the call fits: Delegate a first version, Rotate an active next one, Revoke a revocation;
-4. every key and role that the current version does not hold brings a proof of possession for this very zone;
+4. every key and role that the current version does not hold brings a proof of possession for this very zone, and a key
+   that has ended at an index of the log stays ended, at that index or an earlier one;
 5. the prefix has passed its review, its parent is enabled, no other zone stands between the two, and the parent has
    neither identifiers nor other zones below it;
 6. a hosted zone names its host's node key, or nobody could believe what the host says.
@@ -28,8 +29,8 @@ from idtrace.signature import CheckBudget, Kind, Signed, signed_hash
 from idtrace.statements import PrefixStatus, check_enrolment
 from registry.authority import Authority
 
-# Each of the 16 keys of a zone may have three roles; more proofs than that prove nothing.
-ENROLMENTS_MAX: Final = 48
+# Each of the 16 keys of a zone may have five roles; more proofs than that prove nothing.
+ENROLMENTS_MAX: Final = 80
 
 
 class Step(StrEnum):
@@ -74,8 +75,9 @@ def check_delegation(
     if revokes != (step is Step.REVOKE) or (step is Step.DELEGATE) != (version == 0):
         rule = "Delegate brings version 1, Rotate a later active one, Revoke a revocation"
         raise InputError(Reason.FIELD_MALFORMED, rule, field="delegation.state")
-    # 4. proof of possession
+    # 4. proof of possession, and no return of what has ended
     _check_possession(delegation, current, enrolments)
+    _check_ends(delegation, current)
     # 5. the prefix may be handed out
     if status not in (None, PrefixStatus.ENABLED) and not revokes:
         raise RefusedError(
@@ -148,6 +150,18 @@ def _check_possession(delegation: Delegation, current: Delegation | None, enrolm
                     f"no proof that key {zone_key.key.key_id} asks for role {role} in {delegation.child}",
                     field="enrolments",
                 )
+
+
+def _check_ends(delegation: Delegation, current: Delegation | None) -> None:
+    """What a thief signed after the end would count again if the key came back, and nobody would notice."""
+    ends = {k.key.key_id: k.until for k in current.keys if k.until is not None} if current else {}
+    for key in delegation.keys:
+        end = ends.get(key.key.key_id)
+        if end is not None and (key.until is None or key.until > end):
+            detail = (
+                f"key {key.key.key_id} has ended at index {end} of the log; it ends there or earlier, or is left out"
+            )
+            raise InputError(Reason.FIELD_MALFORMED, detail, field="delegation.keys")
 
 
 def delegation_hash(signed: Signed) -> bytes:

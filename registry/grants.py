@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from idtrace import wire
 from idtrace.chain import CHECKS_MAX, Context, Link
 from idtrace.delegation import Delegation, Role
+from idtrace.entry import Entry, EntryKind
 from idtrace.errors import BusyError, OutcomeUnknownError, Reason, RefusedError, VerificationError
 from idtrace.identifier import ROOT, Prefix
 from idtrace.signature import CheckBudget, Kind, Signed, verify
@@ -24,7 +26,8 @@ from registry.authority import Authority, Child
 from registry.delegating import Step, check_delegation, delegation_hash
 from registry.intake import check_key
 from registry.review import COMMAND_SECONDS_MAX, check_application, check_command_time, check_move
-from registry.storage import Grant, Outcome, Storage
+from registry.stamping import Stamper
+from registry.storage import Grant, Logged, Outcome, Storage
 
 T = TypeVar("T")
 
@@ -32,6 +35,15 @@ T = TypeVar("T")
 APPLICATION_KEYS_MAX: Final = 8
 # Anybody may apply, so what waits is bounded: a year's worth for the busiest top-level node.
 APPLICATIONS_MAX: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a change leaves in the log: the kind of its entry, the zone that has decided, and what it has signed."""
+
+    kind: EntryKind
+    zone: Prefix
+    signed: Signed
 
 
 class Grants:
@@ -44,8 +56,11 @@ class Grants:
         node_key_id: str,
         clock: Callable[[], int],
         on_commit: Callable[[], object] = lambda: None,
+        *,
+        stamper: Stamper | None = None,
     ) -> None:
         self._on_commit = on_commit  # called when a change may be in the store
+        self._stamper = stamper  # where the node keeps a log
         self._node_key_id = node_key_id
         self._storage = storage
         self._authority = authority
@@ -176,9 +191,10 @@ class Grants:
         verify(command, Kind.COMMAND, keys, budget=CheckBudget(CHECKS_MAX), field="command")
         body = Command.parse(command.payload)
         request = hashlib.sha256(b"move\0" + command.payload).digest()
-        return await self._to_the_end(self._move(body, now, (parent, key), request))
+        said = _Said(EntryKind.COMMAND, parent, command)
+        return await self._to_the_end(self._move(body, now, (parent, key), request, said))
 
-    async def _move(self, body: Command, now: int, key: tuple[Prefix, str], request: bytes) -> Grant:
+    async def _move(self, body: Command, now: int, key: tuple[Prefix, str], request: bytes, said: _Said) -> Grant:
         current = self.grant(body.prefix)
         if current is not None and await self._seen(*key, request):
             return current
@@ -189,7 +205,7 @@ class Grants:
         moved = replace(current, status=body.status, comment=body.comment, changed_at=now)
         fresh = {h: (k, t) for h, (k, t) in self._commands.items() if abs(now - t) <= COMMAND_SECONDS_MAX}
         self._commands = fresh | {request: (key[1], body.issued_at)}
-        await self._store(moved, current, key, request)
+        await self._store(moved, current, key, request, said)
         return moved
 
     def _check_replay(self, issued_at: int, key: str, request: bytes) -> None:
@@ -235,7 +251,9 @@ class Grants:
             context=Context.at(now),
         )
         if delegation.child.is_root:
-            await self._stored(self._storage.put_chain("", [wire.signed_to_bytes(signed)]))
+            chain = [wire.signed_to_bytes(signed)]
+            said = _Said(EntryKind.KEYS, ROOT, signed)
+            await self._stored(partial(self._storage.put_chain, "", chain), said)
             self._authority.adopt(ROOT, (Link(signed, delegation),))
             return
         current = self.grant(delegation.child)
@@ -247,7 +265,7 @@ class Grants:
             delegation=wire.signed_to_bytes(signed),
             changed_at=now,
         )
-        await self._store(grant, current, key, request)
+        await self._store(grant, current, key, request, _Said(EntryKind.DELEGATION, delegation.parent, signed))
 
     def _in_force(self, zone: Prefix) -> Signed | None:
         """The delegation of a child, or of the root, that is handed out now."""
@@ -267,17 +285,36 @@ class Grants:
         known = (await self._storage.earlier(str(parent), [key])).get(key)
         return known is not None and repeated(request, known) is not None
 
-    async def _store(self, grant: Grant, current: Grant | None, key: tuple[Prefix, str], request: bytes) -> None:
+    async def _store(
+        self,
+        grant: Grant,
+        current: Grant | None,
+        key: tuple[Prefix, str],
+        request: bytes,
+        said: _Said | None = None,
+    ) -> None:
         used = (str(key[0]), key[1])
-        outcome = await self._stored(self._storage.put_grant(grant, current, used, request))
+        put = partial(self._storage.put_grant, grant, current, used, request)
+        outcome = await self._stored(put, said)
         if outcome is not Outcome.COMMITTED:
             self._behind = True
             raise RefusedError(Reason.WRITE_CONFLICT, "another change of this prefix came first", field="prefix")
         self._take_over(grant)
 
-    async def _stored(self, write: Awaitable[T]) -> T:
+    async def _stored(self, put: Callable[..., Awaitable[T]], said: _Said | None) -> T:
+        """Put a change into the store, and what was said into the log where there is one."""
+        if self._stamper is None or said is None:
+            return await self._told(put())
+        async with self._stamper.turn:
+            stamp = self._stamper.stamp()
+            entry = Entry(said.kind, said.zone, stamp.now, said.signed.payload, said.signed.signatures)
+            return await self._told(put(logged=Logged(stamp, entry)))
+
+    async def _told(self, write: Awaitable[T]) -> T:
         try:
             return await write
+        except BusyError:
+            raise  # the store knows that nothing was written
         except Exception as error:
             self._behind = True
             detail = f"the change may or may not be durable ({type(error).__name__}); repeat it with the same key"

@@ -2,23 +2,31 @@
 
 The owner's signature over the exact bytes is checked before anything of the body is believed; the one field that is
 read earlier, the identifier, only finds the zone whose keys decide, and is compared again after the check.
+
+A sealed batch (:func:`open_sealed`) is one thing until its seal has been found to be over all that was sent; from there
+on each of its records is taken, or refused, alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from idtrace.chain import Context
-from idtrace.errors import InputError, Reason, RefusedError
+from idtrace.errors import InputError, Reason, RefusedError, VerificationError
 from idtrace.identifier import Prefix
-from idtrace.record import Record, peek_identifier
+from idtrace.merkle import BatchTree, hash_leaf
+from idtrace.record import Record, Sealed, peek_identifier
 from idtrace.scan import check_scheme
-from idtrace.signature import SIGNATURES_MAX
+from idtrace.seal import Seal
+from idtrace.signature import SIGNATURES_MAX, Kind, Signed, signed_hash
 from idtrace.statements import PrefixStatus
 from registry.admission import Intent, Proposal
 from registry.authority import Authority
+from registry.storage import SealedIn
 
 _KEY = re.compile(r"[!-~]{8,64}\Z")
 # Printable ASCII of a UUID's length and more; short keys collide between a caller's own processes.
@@ -42,9 +50,22 @@ def take(
         RefusedError: NOT_AUTHORITATIVE, ZONE_DELEGATED or PREFIX_NOT_ENABLED.
     """
     check_key(idempotency_key)
+    return _proposal(intent, idempotency_key, record, hashed=hashed, authority=authority, now=now)
+
+
+def _proposal(
+    intent: Intent,
+    idempotency_key: str,
+    record: Record,
+    *,
+    hashed: bytes,
+    authority: Authority,
+    now: int,
+    sealed: SealedIn | None = None,
+) -> Proposal:
     identifier = peek_identifier(record.signed.payload)
     zone = writable_zone(identifier.prefix, authority)
-    context = Context.at(now, checks=SIGNATURES_MAX)
+    context = Context.at(now, checks=SIGNATURES_MAX, memory=authority.memory)
     chain = authority.trusted(zone, Context.at(now))
     verified = chain.check_record(record, identifier, context)
     check_scheme(identifier, field="record.identifier")
@@ -52,7 +73,7 @@ def take(
     if class_id is not None and authority.zone_of(class_id.prefix) != zone:
         detail = f"{class_id} is not a class in zone {zone}"
         raise RefusedError(Reason.CLASS_UNKNOWN, detail, field="record.class")
-    return Proposal(intent, str(zone), idempotency_key, hashed, record, verified.body)
+    return Proposal(intent, str(zone), idempotency_key, hashed, record, verified.body, sealed)
 
 
 def request_hash(intent: Intent, message: bytes) -> bytes:
@@ -72,7 +93,7 @@ def check_key(idempotency_key: str) -> None:
         raise InputError(Reason.FIELD_MALFORMED, f"the key is not {KEY_RULE}", field="idempotency_key")
 
 
-def writable_zone(prefix: Prefix, authority: Authority) -> Prefix:
+def writable_zone(prefix: Prefix, authority: Authority, *, field: str = "record.identifier") -> Prefix:
     """The zone of this node that takes writes for a prefix.
 
     Raises:
@@ -81,11 +102,85 @@ def writable_zone(prefix: Prefix, authority: Authority) -> Prefix:
     zone = authority.zone_of(prefix)
     if zone is None:
         detail = f"this node does not answer for prefix {prefix}"
-        raise RefusedError(Reason.NOT_AUTHORITATIVE, detail, field="record.identifier")
+        raise RefusedError(Reason.NOT_AUTHORITATIVE, detail, field=field)
     if not authority.serves(zone):
         detail = f"zone {zone} is delegated to another node or revoked; register there"
-        raise RefusedError(Reason.ZONE_DELEGATED, detail, field="record.identifier")
+        raise RefusedError(Reason.ZONE_DELEGATED, detail, field=field)
     child = authority.children.get(zone)
     if child is not None and child.status is not PrefixStatus.ENABLED:
-        raise RefusedError(Reason.PREFIX_NOT_ENABLED, f"prefix {zone} is {child.status}", field="record.identifier")
+        raise RefusedError(Reason.PREFIX_NOT_ENABLED, f"prefix {zone} is {child.status}", field=field)
     return zone
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What was sent under one seal: who keyed it, the seal, and the record hash of every body, in the order sent."""
+
+    idempotency_key: str
+    seal: Signed
+    hashes: tuple[bytes, ...]
+    sent_hash: bytes
+
+    @classmethod
+    def of(cls, idempotency_key: str, seal: Signed, payloads: Sequence[bytes], seal_sent: bytes) -> Batch:
+        """From the bodies and the seal as sent (domain form, and the message's bytes).
+
+        Raises:
+            InputError: FIELD_MISSING or FIELD_MALFORMED: the key.
+        """
+        check_key(idempotency_key)
+        hashes = tuple(signed_hash(Kind.RECORD, payload) for payload in payloads)
+        return cls(idempotency_key, seal, hashes, hashlib.sha256(seal_sent).digest())
+
+    def item_key(self, position: int) -> str:
+        """The idempotency key of one record; the space keeps it apart from all that callers may choose."""
+        return f"{self.idempotency_key} {position}"
+
+    def item_hash(self, item_sent: bytes) -> bytes:
+        """The request hash of one record, of the item as sent: no other item, and none under another seal, has it."""
+        return request_hash(Intent.REGISTER, b"sealed\0" + self.sent_hash + item_sent)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedBatch:
+    """A batch whose seal is genuine and over these very records; where each of them stands."""
+
+    batch: Batch
+    zone: Prefix
+    places: tuple[Sealed, ...]
+
+
+def open_sealed(batch: Batch, *, authority: Authority, now: int) -> OpenedBatch:
+    """Check the seal once, for a zone that takes writes here, and that the bodies as sent are what was sealed.
+
+    Raises:
+        InputError: the seal's body is malformed.
+        VerificationError: not signed by a record key of the zone, dated in the future, or SEAL_PATH where number, order
+            or content of the records is not what was sealed.
+        RefusedError: NOT_AUTHORITATIVE, ZONE_DELEGATED or PREFIX_NOT_ENABLED.
+    """
+    said = Seal.parse(batch.seal.payload).zone  # believed once the keys of that very zone have signed it
+    zone = writable_zone(said, authority, field="seal.zone")
+    chain = authority.trusted(zone, Context.at(now))
+    seal = chain.check_seal(batch.seal, Context.at(now, checks=SIGNATURES_MAX, memory=authority.memory))
+    if seal.size != len(batch.hashes):
+        detail = f"{seal.size} records were sealed, and {len(batch.hashes)} were sent"
+        raise VerificationError(Reason.SEAL_PATH, detail, field="seal.size")
+    tree = BatchTree([hash_leaf(one) for one in batch.hashes])
+    if tree.root != seal.root:
+        detail = "the records as sent, in this order, are not those that were sealed"
+        raise VerificationError(Reason.SEAL_PATH, detail, field="seal.root")
+    places = tuple(Sealed(batch.seal, position, path) for position, path in enumerate(tree.paths()))
+    return OpenedBatch(batch, zone, places)
+
+
+def take_sealed(opened: OpenedBatch, record: Record, item_hash: bytes, *, authority: Authority, now: int) -> Proposal:
+    """Check one record of an opened batch, which names its place, and make it a proposal.
+
+    Raises:
+        As :func:`take`; a record of another zone is not under a seal by its keys.
+    """
+    assert record.sealed is not None, "it has been given its place"
+    key = opened.batch.item_key(record.sealed.position)
+    sealed = SealedIn(record.sealed, opened.batch.hashes)
+    return _proposal(Intent.REGISTER, key, record, hashed=item_hash, authority=authority, now=now, sealed=sealed)

@@ -10,6 +10,8 @@ the store waits for its engine is the store's business.
 While one batch is on its way to the disk the next one gathers by itself, so batches grow with load (group commit) and
 a lone write waits for nobody. A batch never holds two proposals that depend on each other (same identifier, same key,
 or a class and what names it): the later one waits for the next batch and then sees the truth.
+
+What was sealed together is committed by itself and in one piece, so that its records follow their seal in the log.
 """
 
 from __future__ import annotations
@@ -19,11 +21,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import structlog
 
 from idtrace import wire
+from idtrace.canonical import BODY_BYTES_MAX
+from idtrace.entry import LOGGED_BODY_BYTES_MAX, Entry, EntryKind, UnderSeal
 from idtrace.errors import BusyError, IdtraceError, OutcomeUnknownError, Reason, RefusedError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import RecordBody, RecordKind
@@ -31,6 +36,8 @@ from idtrace.signature import Kind, Signer, sign
 from idtrace.statements import Receipt
 from idtrace.template import CLASS_DEPTH_MAX
 from registry.admission import Admitted, ClassRecord, Proposal, Repeated, admit, complete, repeated
+from registry.logbook import Stamp, require_few_absent
+from registry.stamping import Stamper
 from registry.storage import Claim, Earlier, Head, Outcome, Storage, Write
 
 log = structlog.get_logger(__name__)
@@ -56,6 +63,9 @@ class _Waiting:
     proposals: Sequence[Proposal]
     results: list[Result | None]
     done: asyncio.Future[None] = field(repr=False)
+    left: int  # results that are still to come
+    sealed: bool = False
+    closed: bool = False  # sealed, and committed before: nothing of it can be added
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +87,11 @@ class Sequencer:
         signer: Signer,
         clock: Callable[[], int],
         on_commit: Callable[[], object] = lambda: None,
+        *,
+        stamper: Stamper | None = None,
     ) -> None:
         self._on_commit = on_commit  # called when a batch may be in the store
+        self._stamper = stamper  # where the node keeps a log
         self._storage = storage
         self._signer = signer
         self._clock = clock
@@ -96,11 +109,29 @@ class Sequencer:
         Raises:
             BusyError: OVERLOADED (nothing of this call was taken) or SHUTTING_DOWN.
         """
+        return await self._submit(proposals)
+
+    async def submit_sealed(self, proposals: Sequence[Proposal], *, closed: bool) -> list[Result]:
+        """The same for records under one seal, at most a batch, no two about one identifier; a receipt is empty.
+
+        All that win are committed at once and alone. Where the batch was committed before, which ``closed`` says or an
+        idempotency key of it shows, nothing more of it ever is (SEAL_CLOSED). Where more are refused than may be
+        (SEAL_REFUSED), or a key was used for something else (IDEMPOTENCY_KEY_REUSED), that is the result of all.
+
+        Raises:
+            BusyError: as :meth:`submit`.
+        """
+        return await self._submit(proposals, sealed=True, closed=closed)
+
+    async def _submit(
+        self, proposals: Sequence[Proposal], *, sealed: bool = False, closed: bool = False
+    ) -> list[Result]:
         if self._closing:
             raise BusyError(Reason.SHUTTING_DOWN, "the node is stopping")
         if len(self._pool) + len(proposals) > POOL_MAX:
             raise BusyError(Reason.OVERLOADED, f"{len(self._pool)} registrations are waiting; try again")
-        waiting = _Waiting(proposals, [None] * len(proposals), asyncio.get_running_loop().create_future())
+        done = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(proposals, [None] * len(proposals), done, len(proposals), sealed, closed)
         self._pool.extend((waiting, position) for position in range(len(proposals)))
         self._wake.set()
         if proposals:
@@ -117,8 +148,8 @@ class Sequencer:
             taken = self._gather()
             proposals = [waiting.proposals[position] for waiting, position in taken]
             try:
-                results = await self._commit(proposals)
-            except BusyError as error:  # the store knows that nothing was written
+                results = await self._commit(proposals, closed=taken[0][0].closed)
+            except (BusyError, RefusedError) as error:  # the store knows that nothing was written
                 self._reopen = True
                 results = [error] * len(proposals)
             except Exception as error:  # whatever the engine raises: the outcome is unknown
@@ -127,7 +158,8 @@ class Sequencer:
                 results = [_unknown(error) for _ in proposals]
             for (waiting, position), result in zip(taken, results, strict=True):
                 waiting.results[position] = result
-                if None not in waiting.results and not waiting.done.done():
+                waiting.left -= 1
+                if not waiting.left and not waiting.done.done():
                     waiting.done.set_result(None)
         self._thread.shutdown()
 
@@ -138,6 +170,8 @@ class Sequencer:
 
     def _gather(self) -> list[tuple[_Waiting, int]]:
         """The next batch: from the front of the pool, up to the first proposal that depends on one before it."""
+        if self._pool[0][0].sealed:
+            return [self._pool.popleft() for _ in self._pool[0][0].proposals]
         taken: list[tuple[_Waiting, int]] = []
         identifiers: set[Identifier] = set()
         keys: set[tuple[str, str]] = set()
@@ -145,36 +179,46 @@ class Sequencer:
             waiting, position = self._pool[0]
             proposal = waiting.proposals[position]
             body, key = proposal.body, (proposal.zone, proposal.idempotency_key)
-            if body.identifier in identifiers or body.class_id in identifiers or key in keys:
+            if waiting.sealed or body.identifier in identifiers or body.class_id in identifiers or key in keys:
                 break
             identifiers.add(body.identifier)
             keys.add(key)
             taken.append(self._pool.popleft())
         return taken
 
-    async def _commit(self, proposals: Sequence[Proposal]) -> list[Result]:
+    async def _commit(self, proposals: Sequence[Proposal], *, closed: bool) -> list[Result]:
         """Read what is stored, decide and sign receipts, commit, answer."""
         if self._reopen:
             await self._storage.reopen()  # where this raises as well, the next batch tries again
             self._reopen = False
-        now = self._clock()
+        if self._stamper is None:
+            return await self._commit_at(proposals, self._clock(), None, closed=closed)
+        async with self._stamper.turn:
+            stamp = self._stamper.stamp()
+            return await self._commit_at(proposals, stamp.now, stamp, closed=closed)
+
+    async def _commit_at(
+        self, proposals: Sequence[Proposal], now: int, stamp: Stamp | None, *, closed: bool
+    ) -> list[Result]:
         stored = await self._read(proposals)
+        decide = partial(_decide_all, proposals, stored, now, self._signer, is_logged=stamp is not None)
         if len(proposals) <= DECIDED_INLINE_MAX:
-            decided = _decide_all(proposals, stored, now, self._signer)
+            decided = decide()
         else:
-            loop = asyncio.get_running_loop()
-            decided = await loop.run_in_executor(self._thread, _decide_all, proposals, stored, now, self._signer)
+            decided = await asyncio.get_running_loop().run_in_executor(self._thread, decide)
+        if proposals[0].sealed is not None:
+            decided = _as_one(decided, len(proposals[0].sealed.batch), closed=closed)
         writes = [decision for decision in decided if isinstance(decision, Write)]
-        outcomes = await self._committed(writes) if writes else []
+        outcomes = await self._committed(writes, stamp) if writes else []
         answers = iter(await self._answers(writes, outcomes))
         self.batches += 1
         final = [next(answers) if isinstance(decision, Write) else decision for decision in decided]
         self.committed += sum(isinstance(result, bytes) for result in final)
         return final
 
-    async def _committed(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def _committed(self, writes: Sequence[Write], stamp: Stamp | None) -> list[Outcome]:
         try:
-            return await self._storage.commit(writes)
+            return await self._storage.commit(writes, stamp)
         finally:
             self._on_commit()
 
@@ -234,11 +278,30 @@ class Sequencer:
         return records
 
 
-def _decide_all(proposals: Sequence[Proposal], stored: _Stored, now: int, signer: Signer) -> list[Write | Result]:
-    return [_decide(proposal, stored, now, signer) for proposal in proposals]
+def _decide_all(
+    proposals: Sequence[Proposal], stored: _Stored, now: int, signer: Signer, *, is_logged: bool
+) -> list[Write | Result]:
+    return [_decide(proposal, stored, now, signer, is_logged=is_logged) for proposal in proposals]
 
 
-def _decide(proposal: Proposal, stored: _Stored, now: int, signer: Signer) -> Write | Result:
+def _as_one(decided: list[Write | Result], sealed: int, *, closed: bool) -> list[Write | Result]:
+    """What becomes of the records of one seal, which ``sealed`` of them stand under, once each was decided alone.
+
+    Raises:
+        RefusedError: IDEMPOTENCY_KEY_REUSED or SEAL_REFUSED, for all of them.
+    """
+    for decision in decided:
+        if isinstance(decision, RefusedError) and decision.reason is Reason.IDEMPOTENCY_KEY_REUSED:
+            raise decision
+    if closed or any(isinstance(decision, bytes) for decision in decided):
+        detail = "the batch was committed without this record, which its seal can no longer bring; register it anew"
+        late = RefusedError(Reason.SEAL_CLOSED, detail, field="items")
+        return [late if isinstance(decision, Write) else decision for decision in decided]
+    require_few_absent(sealed - sum(isinstance(decision, Write) for decision in decided))
+    return decided
+
+
+def _decide(proposal: Proposal, stored: _Stored, now: int, signer: Signer, *, is_logged: bool) -> Write | Result:
     body = proposal.body
     identifier = str(body.identifier)
     head = stored.heads.get(identifier)
@@ -246,7 +309,14 @@ def _decide(proposal: Proposal, stored: _Stored, now: int, signer: Signer) -> Wr
     if identifier in stored.current:
         proposal = complete(proposal, wire.record_from_bytes(stored.current[identifier]))
     try:
-        decision = admit(proposal, head=head, earlier=known, classes=stored.classes[proposal.zone], now=now)
+        decision = admit(
+            proposal,
+            head=head,
+            earlier=known,
+            classes=stored.classes[proposal.zone],
+            now=now,
+            body_bytes_max=LOGGED_BODY_BYTES_MAX if is_logged else BODY_BYTES_MAX,
+        )
     except IdtraceError as error:
         return error
     match decision:
@@ -256,6 +326,10 @@ def _decide(proposal: Proposal, stored: _Stored, now: int, signer: Signer) -> Wr
             record_hash = proposal.record.hash
             zone = Prefix.parse_canonical(proposal.zone)
             statement = Receipt(zone, body.identifier, body.version, record_hash, now)
+            signed, sealed = proposal.record.signed, proposal.record.sealed
+            by = signed.signatures if sealed is None else UnderSeal(sealed.hash, sealed.position)
+            # Under a seal the checkpoint is the proof, and no receipt is signed.
+            receipt = b"" if sealed else wire.signed_to_bytes(sign(Kind.RECEIPT, statement.payload(), signer))
             return Write(
                 identifier=identifier,
                 expected=head.version if head else 0,
@@ -264,8 +338,10 @@ def _decide(proposal: Proposal, stored: _Stored, now: int, signer: Signer) -> Wr
                 zone=proposal.zone,
                 idempotency_key=proposal.idempotency_key,
                 request_hash=proposal.request_hash,
-                receipt=wire.signed_to_bytes(sign(Kind.RECEIPT, statement.payload(), signer)),
+                receipt=receipt,
                 claims=claims,
+                entry=Entry(EntryKind.RECORD, zone, now, signed.payload, by) if is_logged else None,
+                sealed=proposal.sealed,
             )
 
 

@@ -13,19 +13,25 @@ from typing import BinaryIO, Final
 
 import grpc.aio
 
-from idtrace.chain import Anchor
 from idtrace.errors import InputError, Reason
+from idtrace.note import NoteSigner
 from idtrace.serving.edge import serve
-from idtrace.serving.keyfile import load_public_keys, load_signer
+from idtrace.serving.keyfile import load_signer
+from idtrace.serving.rootfile import load_root_keys
 from idtrace.serving.settings import Settings
+from idtrace.signature import Signer
 from idtrace.v1 import delegation_pb2_grpc, registry_pb2_grpc
 from registry.adoption import Adoption
 from registry.authority import Authority
 from registry.changes import Changes
 from registry.config import RegistryConfig
 from registry.grants import Grants
+from registry.logbook import LogWriter
+from registry.publishing import Publishing
 from registry.sequencer import Sequencer
 from registry.service import DelegationService, RegistryService
+from registry.stamping import Stamper
+from registry.standing import Standing
 from registry.storage import Storage
 from registry.storage_sqlite import SqliteStorage
 
@@ -75,6 +81,35 @@ def _locked(path: Path) -> BinaryIO:
     return file
 
 
+def _log_signers(config: RegistryConfig, passphrase: bytes | None, node: Signer) -> tuple[NoteSigner | None, Signer]:
+    """The key of the node's log, if it keeps one, and the key that says "latest" and "absent"."""
+    if config.log is None:
+        return None, node
+    key = load_signer(config.log.key, passphrase)
+    if key.public_key == node.public_key:
+        rule = "the log has a key of its own: the node's can be replaced, and the log's stands in every checkpoint"
+        raise InputError(Reason.FIELD_MALFORMED, rule, field="log.key")
+    currency = load_signer(config.log.currency_key, passphrase)
+    return NoteSigner.of(config.log.origin, key), currency
+
+
+def _standing(
+    storage: Storage, authority: Authority, log_signer: NoteSigner | None, node: Signer, currency: Signer
+) -> Standing | None:
+    if log_signer is None:
+        return None
+    key, monotonic = log_signer.key, time.monotonic
+    return Standing(storage, authority, key, node=node, currency=currency, clock=wall_clock, monotonic=monotonic)
+
+
+def _all(*hear: Callable[[], object]) -> Callable[[], None]:
+    def told() -> None:
+        for one in hear:
+            one()
+
+    return told
+
+
 async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None = None, stop: asyncio.Event) -> None:
     """Run a node until ``stop`` is set.
 
@@ -83,17 +118,24 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
     """
     passphrase = os.environ.get(config.passphrase_env, "").encode() or None
     signer = load_signer(config.node_key, passphrase)
-    anchor = Anchor.of(*load_public_keys(config.root_key))
+    anchor = load_root_keys(config.root_key).anchor
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # restricted values lie in it
     with _locked(config.data / "lock"):
         storage = await open_storage(config)
         authority = Authority(anchor, config.zones)
         news = asyncio.Event()
-        grants = Grants(storage, authority, signer.public_key.key_id, wall_clock, news.set)
+        publishing = Publishing(config.log, storage, config.data, wall_clock) if config.log else None
+        committed = _all(news.set, publishing.grow) if publishing else news.set
+        log_signer, currency_signer = _log_signers(config, passphrase, signer)
+        stamper = Stamper(LogWriter(log_signer), wall_clock, time.monotonic) if log_signer else None
+        grants = Grants(storage, authority, signer.public_key.key_id, wall_clock, committed, stamper=stamper)
         changes = Changes(storage, authority, grants, news)
         await changes.begin()
         await grants.load()
-        sequencer = Sequencer(storage, signer, wall_clock, news.set)
+        adoption = Adoption(storage, authority, config.parents, wall_clock, signer.public_key.key_id, stamper=stamper)
+        await adoption.begin_log()
+        sequencer = Sequencer(storage, signer, wall_clock, committed, stamper=stamper)
+        standing = _standing(storage, authority, log_signer, signer, currency_signer)
         registry = RegistryService(
             storage=storage,
             authority=authority,
@@ -102,6 +144,7 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
             changes=changes,
             signer=signer,
             clock=wall_clock,
+            standing=standing,
         )
 
         def add_services(server: grpc.aio.Server) -> None:
@@ -109,16 +152,14 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
             delegation_pb2_grpc.add_DelegationServiceServicer_to_server(DelegationService(authority, grants), server)
 
         committing = asyncio.create_task(sequencer.run(), name="sequencer")
-        adopting = asyncio.create_task(
-            Adoption(storage, authority, config.parents, wall_clock, signer.public_key.key_id).run(
-                config.refresh_seconds
-            ),
-            name="adoption",
-        )
+        adopting = asyncio.create_task(adoption.run(config.refresh_seconds), name="adoption")
         telling = asyncio.create_task(changes.run(), name="changes")
-        # Without a sequencer nothing can be committed, and without the other nothing is told: the node ends, and its
+        vitals = [committing, telling]
+        if publishing is not None:
+            vitals.append(asyncio.create_task(publishing.run(stop), name="publishing"))
+        # Without a sequencer nothing can be committed, and without the others nothing is told: the node ends, and its
         # supervisor starts it anew.
-        for vital in (committing, telling):
+        for vital in vitals:
             vital.add_done_callback(lambda _: stop.set())
         try:
             await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
@@ -129,4 +170,7 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
                     await endless
             sequencer.close()
             await committing
+            stop.set()  # whatever has ended the serving, publishing ends with it
+            for published in vitals[2:]:
+                await published
             await storage.close()

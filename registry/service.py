@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Permission, Record, RecordBody, peek_identifier
 from idtrace.serving.errors import item_error
 from idtrace.signature import Kind, Signed, Signer, sign
-from idtrace.statements import DENIAL_SECONDS_MAX, Denial, DenialReason, PrefixStatus
+from idtrace.statements import DENIAL_SECONDS_MAX, Denial, DenialReason, PrefixStatus, Receipt
 from idtrace.v1 import delegation_pb2, registry_pb2, registry_pb2_grpc
 from idtrace.v1 import record_pb2 as pb
 from idtrace.v1.delegation_pb2_grpc import DelegationServiceServicer
@@ -27,7 +28,10 @@ from registry.changes import NEXT_WITHIN_MS, Changes
 from registry.delegating import ENROLMENTS_MAX, Step
 from registry.grants import APPLICATION_KEYS_MAX, Grants
 from registry.intake import request_hash, take
+from registry.logbook import LogHead
+from registry.sealing import Sealing
 from registry.sequencer import BATCH_MAX, Result, Sequencer
+from registry.standing import Standing
 from registry.storage import Change, Grant, Storage
 
 # Signatures are checked this many at a time between looks at the loop, so a batch delays a reader by ~4 ms at most.
@@ -50,7 +54,9 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         changes: Changes,
         signer: Signer,
         clock: Callable[[], int],
+        standing: Standing | None = None,
     ) -> None:
+        self._standing = standing  # where the node keeps a log
         self._storage = storage
         self._authority = authority
         self._sequencer = sequencer
@@ -58,6 +64,7 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self._changes = changes
         self._signer = signer
         self._clock = clock
+        self._sealing = Sealing(storage, authority, sequencer, clock, standing)
 
     async def Register(self, request: registry_pb2.RegisterRequest, context: Context) -> registry_pb2.RegisterResponse:
         """Register version 1 of an identifier."""
@@ -85,15 +92,42 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             if position % CHECKED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         receipts = iter(await self._sequencer.submit([t for t in taken if isinstance(t, Proposal)]))
-        results = [next(receipts) if isinstance(t, Proposal) else t for t in taken]
-        return registry_pb2.RegisterBatchResponse(results=[_batch_result(result) for result in results])
+        results = []
+        for position, one in enumerate(taken):
+            results.append(await self._batch_result(next(receipts) if isinstance(one, Proposal) else one))
+            if position % CHECKED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return registry_pb2.RegisterBatchResponse(results=results)
+
+    async def RegisterSealed(
+        self, request: registry_pb2.RegisterSealedRequest, context: Context
+    ) -> registry_pb2.RegisterSealedResponse:
+        """Register up to 2,000 records under one signature; each succeeds or fails alone."""
+        return await self._sealing.register(request)
 
     async def _write(self, intent: Intent, request: _Write) -> pb.Receipt:
         taken = await self._take(intent, request)
         result = (await self._sequencer.submit([taken]))[0] if isinstance(taken, Proposal) else taken
         if isinstance(result, IdtraceError):
             raise result
-        return pb.Receipt(signed=pb.Signed.FromString(result))
+        return await self._receipt_pb(result)
+
+    async def _receipt_pb(self, receipt: bytes) -> pb.Receipt:
+        """A receipt as it is handed out, the same bytes each time: the proof is under the commit's own checkpoint."""
+        message = pb.Receipt(signed=pb.Signed.FromString(receipt))
+        if self._standing is not None:
+            said = Receipt.parse(message.signed.payload)
+            proof = await self._standing.receipt_proof(said.identifier, said.version)
+            if proof is not None:
+                message.proof.CopyFrom(wire.proof_to_pb(proof))
+        return message
+
+    async def _batch_result(self, result: Result) -> registry_pb2.RegisterBatchResult:
+        if isinstance(result, IdtraceError):
+            code, reason, field, detail = item_error(result)
+            error = registry_pb2.ItemError(code=code, reason=reason, field=field, detail=detail)
+            return registry_pb2.RegisterBatchResult(error=error)
+        return registry_pb2.RegisterBatchResult(receipt=await self._receipt_pb(result))
 
     async def _take(self, intent: Intent, request: _Write) -> Taken:
         """A checked proposal, the receipt that the same request has had, or why it is refused."""
@@ -141,26 +175,47 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         child = self._authority.children.get(zone)
         if child is not None and child.status is PrefixStatus.DISABLED and child.delegation.state is State.ACTIVE:
             parent = child.delegation.parent
-            denial = self._deny(identifier, parent, DenialReason.PREFIX_DISABLED)
+            head = await self._standing.head() if self._standing else None
+            denial = self._deny(identifier, parent, DenialReason.PREFIX_DISABLED, head)
             return wire.answer_to_pb(NodeAnswer(self._authority.below(parent, known), Denied(denial)))
         links = self._authority.below(zone, known)
         if not self._authority.serves(zone):
             return wire.answer_to_pb(NodeAnswer(links, Referred(zone)))
-        stored = await self._storage.record(str(identifier), version)
+        if self._standing is not None:
+            return await self._logged_answer(self._standing, identifier, version, zone, links)
+        record = await self._storage.record(str(identifier), version)
+        if record is not None:
+            return _record_pb(links, record)
+        if version and await self._storage.record(str(identifier)) is not None:
+            raise _no_version(identifier, version)
+        denial = self._deny(identifier, zone, DenialReason.IDENTIFIER_ABSENT, None)
+        return wire.answer_to_pb(NodeAnswer(links, Denied(denial)))
+
+    async def _logged_answer(
+        self, standing: Standing, identifier: Identifier, version: int, zone: Prefix, links: tuple[Signed, ...]
+    ) -> pb.NodeAnswer:
+        """The answer with its proof and, for the latest version, the word that it is the latest."""
+        stored, head = await standing.latest(identifier)
         if stored is None:
-            if version and await self._storage.record(str(identifier)) is not None:
-                # A denial speaks of the identifier for ever after; this one lives.
-                detail = f"{identifier} has no version {version}"
-                raise RefusedError(Reason.VERSION_UNKNOWN, detail, field="version")
-            denial = self._deny(identifier, zone, DenialReason.IDENTIFIER_ABSENT)
+            denial = self._deny(identifier, zone, DenialReason.IDENTIFIER_ABSENT, head)
             return wire.answer_to_pb(NodeAnswer(links, Denied(denial)))
-        if _RESTRICTED in stored:
-            return wire.answer_to_pb(NodeAnswer(links, public_part(wire.record_from_bytes(stored))))
-        message = pb.NodeAnswer(delegations=[wire.signed_to_pb(signed) for signed in links])
-        message.record.MergeFromString(stored)
+        is_latest = version in (0, stored.version)
+        if not is_latest:
+            stored = await self._storage.stored(str(identifier), version)
+        if stored is None:
+            raise _no_version(identifier, version)
+        message = _record_pb(links, stored.record)
+        proof = await standing.proof(zone, stored)
+        if proof is not None:
+            message.proof.CopyFrom(wire.proof_to_pb(proof))
+        said = standing.currency(identifier, zone, stored, head) if is_latest else None
+        if said is not None:
+            message.currency.CopyFrom(wire.signed_to_pb(said))
         return message
 
-    def _deny(self, identifier: Identifier, zone: Prefix, reason: DenialReason) -> Signed:
+    def _deny(self, identifier: Identifier, zone: Prefix, reason: DenialReason, head: LogHead | None) -> Signed:
+        if self._standing is not None and head is not None:
+            return self._standing.deny(identifier, zone, reason, head)
         now = self._clock()
         return sign(
             Kind.DENIAL, Denial(identifier, zone, reason, now, now + DENIAL_SECONDS_MAX).payload(), self._signer
@@ -254,11 +309,25 @@ Taken = Proposal | Result
 _Write = registry_pb2.RegisterRequest | registry_pb2.UpdateRequest | registry_pb2.RetireRequest
 
 
+def _no_version(identifier: Identifier, version: int) -> RefusedError:
+    """A denial speaks of the identifier for ever after; this one lives."""
+    return RefusedError(Reason.VERSION_UNKNOWN, f"{identifier} has no version {version}", field="version")
+
+
+def _record_pb(links: Sequence[Signed], stored: bytes) -> pb.NodeAnswer:
+    """The answer with a stored record, as anybody may read it."""
+    if _RESTRICTED in stored:
+        return wire.answer_to_pb(NodeAnswer(tuple(links), public_part(wire.record_from_bytes(stored))))
+    message = pb.NodeAnswer(delegations=[wire.signed_to_pb(signed) for signed in links])
+    message.record.MergeFromString(stored)
+    return message
+
+
 def public_part(record: Record) -> Record:
     """The record without the values that not everybody may read; the rest still verifies."""
     body = RecordBody.parse(record.signed.payload)
     public = {digest.index for digest in body.values if digest.permission is Permission.PUBLIC}
-    return Record(record.signed, tuple(value for value in record.values if value.index in public))
+    return replace(record, values=tuple(value for value in record.values if value.index in public))
 
 
 @lru_cache(maxsize=16)  # those who watch one zone are told the same; 16 full parts are a few MB
@@ -266,14 +335,6 @@ def _told_pb(told: Change) -> registry_pb2.WatchResponse:
     changes = [registry_pb2.Change(prefix=name, version=version) for name, version in told.prefixes]
     changes += [registry_pb2.Change(identifier=name, version=version) for name, version in told.identifiers]
     return registry_pb2.WatchResponse(sequence=told.sequence, changes=changes, next_within_ms=NEXT_WITHIN_MS)
-
-
-def _batch_result(result: Result) -> registry_pb2.RegisterBatchResult:
-    if isinstance(result, IdtraceError):
-        code, reason, field, detail = item_error(result)
-        error = registry_pb2.ItemError(code=code, reason=reason, field=field, detail=detail)
-        return registry_pb2.RegisterBatchResult(error=error)
-    return registry_pb2.RegisterBatchResult(receipt=pb.Receipt(signed=pb.Signed.FromString(result)))
 
 
 def _signed_list(messages: Sequence[pb.Signed], most: int, field: str) -> list[Signed]:

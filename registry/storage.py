@@ -13,6 +13,9 @@
 8. **Told in order.** Every commit that changes a record or a grant has a sequence number, greater than all before it,
    in this process or in another. :meth:`Storage.changes` tells commits in that order, each once and whole, none left
    out, and none before its writes can be read. The numbers survive a restart.
+9. **Logged with it.** What is committed with a stamp stands in the log from that very moment, at an index of its own;
+   the log only grows, has one checkpoint a size, and no reader ever sees a record that is not in it. Whoever has been
+   told of a head can read the writes of every commit up to it: statements of what is the latest rest on that.
 """
 
 from __future__ import annotations
@@ -23,8 +26,10 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
+from idtrace.entry import Entry
 from idtrace.errors import Reason, RefusedError
-from idtrace.record import RecordKind, Status
+from idtrace.record import RecordKind, Sealed, Status
+from registry.logbook import Edge, LogDraft, Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,25 @@ class Write:
     request_hash: bytes
     receipt: bytes
     claims: tuple[Claim, ...] = ()
+    entry: Entry | None = None
+    sealed: SealedIn | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedIn:
+    """The batch that a write was sealed in: its seal and place, and the record hashes of all that stood in it."""
+
+    sealed: Sealed
+    batch: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A stored version: its number, the record's bytes, and its index in the log (None: it was not logged)."""
+
+    version: int
+    record: bytes
+    index: int | None
 
 
 def between(write: Write) -> list[str]:
@@ -102,12 +126,29 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Logged:
+    """What a grant or a chain leaves in the log."""
+
+    stamp: Stamp
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What one commit has changed: identifiers and prefixes, each with its latest version (a grant's delegation's)."""
 
     sequence: int
     identifiers: tuple[tuple[str, int], ...] = ()
     prefixes: tuple[tuple[str, int], ...] = ()
+
+
+def log_write(draft: LogDraft, write: Write) -> int | None:
+    """Enter a write that has won; its index, or None where its caller wants it not logged."""
+    if write.entry is None:
+        return None
+    if write.sealed is None:
+        return draft.add(write.entry)
+    return draft.add_sealed(write.entry, write.sealed.sealed, write.sealed.batch)
 
 
 def pack_subjects(writes: Iterable[Write], grants: Iterable[Grant] = ()) -> bytes:
@@ -164,8 +205,19 @@ class Storage(Protocol):
         """Identifier that holds each claim that is taken."""
         ...
 
-    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        """Commit a batch; one outcome a write, in order. Raises the engine's error where the outcome is unknown."""
+    async def stored(self, identifier: str, version: int = 0) -> Stored | None:
+        """A version, or the latest for 0, with its index in the log."""
+        ...
+
+    async def commit(self, writes: Sequence[Write], stamp: Stamp | None = None) -> list[Outcome]:
+        """Commit a batch; one outcome a write, in order. Raises the engine's error where the outcome is unknown.
+
+        With a stamp the writes that win are logged: their entries, the tiles and the next checkpoint become durable
+        together with them, in their order.
+
+        Raises:
+            BusyError: CLOCK_BACK; nothing was written.
+        """
         ...
 
     async def any_within(self, prefix: str) -> bool:
@@ -177,7 +229,12 @@ class Storage(Protocol):
         ...
 
     async def put_grant(
-        self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes
+        self,
+        grant: Grant,
+        expected: Grant | None,
+        key: tuple[str, str],
+        request_hash: bytes,
+        logged: Logged | None = None,
     ) -> Outcome:
         """Insert or replace a grant durably if it still is the expected one; ``key`` is (zone, idempotency key)."""
         ...
@@ -186,8 +243,32 @@ class Storage(Protocol):
         """The node's own zones, each with its delegations as signed, root first."""
         ...
 
-    async def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+    async def put_chain(self, zone: str, chain: Sequence[bytes], logged: Logged | None = None) -> None:
         """Replace the chain of one of the node's own zones, durably."""
+        ...
+
+    async def log_edge(self) -> Edge:
+        """Head of the log and its partial tiles, all of one commit."""
+        ...
+
+    async def log_tile(self, level: int, index: int) -> bytes | None:
+        """Content of a tile, full or as wide as it now is."""
+        ...
+
+    async def log_entries(self, first: int, count: int) -> list[bytes]:
+        """Entries from an index on; fewer where the log ends."""
+        ...
+
+    async def log_note(self, size: int) -> bytes | None:
+        """The checkpoint of the commit with which the log had this size."""
+        ...
+
+    async def witnessed(self) -> bytes | None:
+        """The last checkpoint that was kept with :meth:`put_witnessed`."""
+        ...
+
+    async def put_witnessed(self, size: int, note: bytes) -> None:
+        """Keep a checkpoint that enough witnesses have cosigned, durably, unless one of a larger log is kept."""
         ...
 
     async def sequence(self) -> int:

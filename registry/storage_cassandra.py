@@ -11,6 +11,9 @@ How the guarantees of :mod:`registry.storage` are held:
    next change begins with what the head says. 6. Append-only: rows are inserted, at their batch's time.
 8. Told in order: a batch's number is its commit's, and what it has changed is a row that is written before the batch
    counts as applied; no number is told, or left out, that has not been applied.
+9. Logged with it: what the log grows by is decided, signed and staged with the batch, on an edge that the swap proves
+   to have been the last; a swap that is lost takes the checkpoint with it, and the next try makes another. See
+   :mod:`registry.cassandra_log` for what is shown of it.
 
 A batch costs one swap however many writes it has. What a caller reads between two batches (the sequencer: heads and
 keys) is remembered until the next one, and a swap that succeeds proves that it was right.
@@ -26,31 +29,36 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from idtrace.errors import Reason, RefusedError
-from idtrace.record import RecordKind, Status
 from registry.cassandra_batch import Batch, Chain, Granted, StagedBatchError
-from registry.cassandra_bridge import PAGE_ROWS, Bridge, each, told
+from registry.cassandra_bridge import Bridge, each, told
 from registry.cassandra_errors import DRIVER, not_done
 from registry.cassandra_ledger import STATEMENTS, Ledger, row_statements
-from registry.cassandra_rules import (
-    GRANT_BUCKETS,
-    VERSIONS_PER_BUCKET,
-    View,
-    by_stem,
-    change_bucket,
-    decide,
-    decide_grant,
-    grant_bucket,
-    version_bucket,
-)
+from registry.cassandra_log import AppliedLog
+from registry.cassandra_rules import VERSIONS_PER_BUCKET, View, decide, decide_grant
 from registry.cassandra_schema import check_schema
 from registry.cassandra_settings import CassandraSettings
 from registry.cassandra_settler import Settler
-from registry.storage import Change, Claim, Earlier, Grant, Head, Outcome, Write, between, changes_gone, unpack_change
+from registry.cassandra_tables import READS, Tables
+from registry.logbook import Appended, Edge, LogDraft, Stamp
+from registry.storage import (
+    Change,
+    Claim,
+    Earlier,
+    Grant,
+    Head,
+    Logged,
+    Outcome,
+    Stored,
+    Write,
+    between,
+    changes_gone,
+    log_write,
+)
 
 T = TypeVar("T")
 
@@ -61,23 +69,8 @@ _PAUSE_SECONDS_MAX: Final = 0.4
 # What is remembered between two batches: ten of the largest; a node that only reads forgets and starts over.
 REMEMBERED_MAX: Final = 20_000
 
-_GRANT: Final = "prefix, status, hosted, comment, changed_at, version, delegation, application, enrolments"
-_READS: Final = {
-    "heads": "SELECT identifier, version, record_hash, kind, status, issued_at FROM head"
-    " WHERE ledger = ? AND stem = ? AND identifier IN ?",
-    "earlier": "SELECT key, request_hash, receipt, writetime(receipt) AS seq FROM idempotency"
-    " WHERE ledger = ? AND zone = ? AND stem = ? AND key IN ?",
-    "record": "SELECT record, writetime(record) AS seq FROM version"
-    " WHERE ledger = ? AND stem = ? AND bucket = ? AND identifier = ? AND version = ?",
-    "latest": "SELECT version, record, writetime(record) AS seq FROM version"
-    " WHERE ledger = ? AND stem = ? AND bucket = ? AND identifier = ? LIMIT 1",
-    "claimant": "SELECT identifier FROM claim WHERE ledger = ? AND class = ? AND field = ? AND digest = ?",
-    "occupied": "SELECT prefix FROM occupied WHERE ledger = ? AND prefix = ?",
-    "grants": f"SELECT {_GRANT} FROM granted WHERE ledger = ? AND bucket = ?",  # noqa: S608 - our own columns
-    "grant": f"SELECT {_GRANT} FROM granted WHERE ledger = ? AND bucket = ? AND prefix = ?",  # noqa: S608 - as above
-    "chains": "SELECT zone, links FROM chain WHERE ledger = ?",
-    "changes": "SELECT seq, subjects FROM change WHERE ledger = ? AND bucket = ? AND seq > ? AND seq <= ?",
-}
+# So few entries are hashed on the loop; the hop to a thread and back makes a lone writer wait 0.2 ms longer.
+HASHED_INLINE_MAX: Final = 64
 
 
 class ContendedError(Exception):
@@ -91,6 +84,7 @@ class _Seen:
         self.seq = seq
         self.heads: dict[str, Head | None] = {}
         self.earlier: dict[tuple[str, str], Earlier | None] = {}
+        self.edge: Edge | None = None  # of the log
 
     @property
     def full(self) -> bool:
@@ -108,7 +102,6 @@ class CassandraStorage:
         self._name = settings.ledger
         self._one_at_a_time = asyncio.Lock()  # batches and grants come from different tasks
         self._bridge: Bridge | None = None
-        self._prepared: dict[str, Any] = {}
         self._seen: _Seen | None = None
         self._applied = 0  # every batch up to this one is known to be applied
         self._changes: set[asyncio.Task[Any]] = set()
@@ -127,9 +120,11 @@ class CassandraStorage:
         try:
             await check_schema(bridge, self._settings)
             await bridge.use(self._settings.keyspace)
-            self._prepared = await bridge.prepare(STATEMENTS | row_statements() | _READS)
+            prepared = await bridge.prepare(STATEMENTS | row_statements() | READS)
             self._bridge = bridge
-            self._ledger = Ledger(bridge, self._prepared, self._name, self._settings.settle_seconds)
+            self._ledger = Ledger(bridge, prepared, self._name, self._settings.settle_seconds)
+            self._tables = Tables(self._name, self._open_bridge, prepared)
+            self._log = AppliedLog(self._tables, self._whole)
             settler = Settler(self._ledger, self._one_at_a_time, await self._ledger.settle())
             self._settler = asyncio.create_task(settler.run(), name=f"settler {self._name}")
         except BaseException as error:
@@ -148,42 +143,51 @@ class CassandraStorage:
 
     async def _heads(self, names: Sequence[str], seen: _Seen, known: Container[str]) -> Mapping[str, Head | None]:
         """Heads, read but for those that are known; a caller's read is never answered from memory."""
-        stems = by_stem(name for name in names if name not in known)
-        pages = await each(self._read("heads", stem, some) for stem, some in _pieces(stems))
-        seen.heads.update((name, None) for some in stems.values() for name in some)
-        for row in (row for page in pages for row in page):
-            seen.heads[row.identifier] = Head(
-                row.version, row.record_hash, RecordKind(row.kind), Status(row.status), row.issued_at
-            )
+        asked = dict.fromkeys(name for name in names if name not in known)
+        found = await self._tables.heads(asked)
+        seen.heads.update((name, found.get(name)) for name in asked)
         return {name: seen.heads[name] for name in names}
 
     async def record(self, identifier: str, version: int = 0) -> bytes | None:
         """See :class:`registry.storage.Storage`."""
+        found = await self.stored(identifier, version)
+        return found.record if found else None
+
+    async def stored(self, identifier: str, version: int = 0) -> Stored | None:
+        """See :class:`registry.storage.Storage`."""
         if version:
-            rows = await self._read("record", *version_bucket(identifier, version), identifier, version)
-            if not rows or await self._is_applied(rows[0].seq):
-                return rows[0].record if rows else None
+            found = await self._tables.version(identifier, version)
+            if found is None or await self._is_applied(found[1]):
+                return found[0] if found else None
         else:
             # Most identifiers have few versions, all in the first bucket: one read. Else the head knows.
-            rows = await self._read("latest", *version_bucket(identifier, 0), identifier)
-            if not rows:
+            found = await self._tables.latest(identifier)
+            if found is None:
                 return None
-            if rows[0].version < VERSIONS_PER_BUCKET - 1 and await self._is_applied(rows[0].seq):
-                latest: bytes = rows[0].record
-                return latest
+            if found[0].version < VERSIONS_PER_BUCKET - 1 and await self._is_applied(found[1]):
+                return found[0]
         # Of a batch that is half there, or in a later bucket: the head decides, for it comes last.
         head = (await self.heads([identifier])).get(identifier)
         if head is None or head.version < version:
             return None
-        version = version or head.version
-        rows = await self._read("record", *version_bucket(identifier, version), identifier, version)
-        return rows[0].record if rows else None
+        found = await self._tables.version(identifier, version or head.version)
+        return found[0] if found else None
 
     async def _is_applied(self, seq: int) -> bool:
         """Whether all rows of a batch are there: who was shown one of them relies on the others."""
         if seq > self._applied:
             self._applied = max(self._applied, await self.sequence())
         return seq <= self._applied
+
+    async def _whole(self, seq: int) -> None:
+        """Wait for a batch to be applied, and apply it where its writer does not."""
+        if not await self._is_applied(seq):
+            async with self._one_at_a_time:  # who holds it may just have applied that batch
+                await self._whole_for_writer(seq)
+
+    async def _whole_for_writer(self, seq: int) -> None:
+        if seq > self._applied:
+            self._applied = max(self._applied, await told(self._ledger.settle()))
 
     async def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
         """See :class:`registry.storage.Storage`."""
@@ -200,33 +204,43 @@ class CassandraStorage:
         whole: bool = False,
     ) -> Mapping[str, Earlier | None]:
         """Keys, read but for those that are known; ``whole``: not before all that came with them is there."""
-        stems = by_stem(key for key in keys if (zone, key) not in known)
-        pages = await each(self._read("earlier", zone, stem, some) for stem, some in _pieces(stems))
-        seen.earlier.update(((zone, key), None) for some in stems.values() for key in some)
-        latest = 0
-        for row in (row for page in pages for row in page):
-            seen.earlier[zone, row.key] = Earlier(row.request_hash, row.receipt)
-            latest = max(latest, row.seq)
-        if whole and not await self._is_applied(latest):
-            async with self._one_at_a_time:
-                self._applied = max(self._applied, await told(self._ledger.settle()))
+        asked = dict.fromkeys(key for key in keys if (zone, key) not in known)
+        found, latest = await self._tables.earlier(zone, asked)
+        seen.earlier.update(((zone, key), found.get(key)) for key in asked)
+        if whole:
+            await self._whole(latest)
         return {key: seen.earlier[zone, key] for key in keys}
 
     async def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
         """See :class:`registry.storage.Storage`."""
-        asked = list(dict.fromkeys(claims))
-        found = await each(self._read("claimant", claim.class_id, claim.field, claim.digest) for claim in asked)
-        return {claim: rows[0].identifier for claim, rows in zip(asked, found, strict=True) if rows}
+        return await self._tables.claimants(claims)
 
-    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def commit(self, writes: Sequence[Write], stamp: Stamp | None = None) -> list[Outcome]:
         """See :class:`registry.storage.Storage`."""
 
         async def plan(seen: _Seen) -> tuple[list[Outcome], Batch]:
+            draft = await self._draft(stamp, seen)
             outcomes = decide(writes, await self._view(writes, seen))
-            won = (w for w, outcome in zip(writes, outcomes, strict=True) if outcome is Outcome.COMMITTED)
-            return outcomes, Batch(writes=tuple(won))
+            won = [w for w, outcome in zip(writes, outcomes, strict=True) if outcome is Outcome.COMMITTED]
+            if draft is None:
+                return outcomes, Batch(writes=tuple(won))
+            indexes = [(number, log_write(draft, write)) for number, write in enumerate(won)]
+            logged = tuple((number, index) for number, index in indexes if index is not None)
+            return outcomes, Batch(writes=tuple(won), appended=await _finished(draft), indexes=logged)
 
         return await self._change(plan) if writes else []
+
+    async def _draft(self, stamp: Stamp | None, seen: _Seen) -> LogDraft | None:
+        """A draft on the edge as it was when the last batch had been applied; should it be another, the swap is lost.
+
+        Raises:
+            BusyError: CLOCK_BACK.
+        """
+        if stamp is None:
+            return None
+        if seen.edge is None:
+            seen.edge = await self._log.edge(self._whole_for_writer)
+        return stamp.writer.draft(seen.edge, stamp.now)
 
     async def _view(self, writes: Sequence[Write], seen: _Seen) -> View:
         heads = await self._heads([write.identifier for write in writes], seen, seen.heads)
@@ -235,7 +249,7 @@ class CassandraStorage:
             keys = [write.idempotency_key for write in writes if write.zone == zone]
             found = await self._earlier(zone, keys, seen, seen.earlier)
             used |= {(zone, key) for key, earlier in found.items() if earlier is not None}
-        grants = await each(self._grant(prefix) for prefix in {p for write in writes for p in between(write)})
+        grants = await each(self._tables.grant(prefix) for prefix in {p for write in writes for p in between(write)})
         return View(
             heads={name: head for name, head in heads.items() if head is not None},
             used=used,
@@ -245,51 +259,76 @@ class CassandraStorage:
 
     async def any_within(self, prefix: str) -> bool:
         """See :class:`registry.storage.Storage`."""
-        return bool(await self._read("occupied", prefix))
+        return await self._tables.occupied(prefix)
 
     async def grants(self, only: Sequence[str] | None = None) -> list[Grant]:
         """See :class:`registry.storage.Storage`."""
-        if only is not None:
-            found = await each(self._grant(prefix) for prefix in only)
-            return [grant for grant in found if grant is not None]
-        buckets = await each(self._read("grants", bucket) for bucket in range(GRANT_BUCKETS))
-        return sorted((_grant(row) for rows in buckets for row in rows), key=lambda grant: grant.prefix)
-
-    async def _grant(self, prefix: str) -> Grant | None:
-        rows = await self._read("grant", grant_bucket(prefix), prefix)
-        return _grant(rows[0]) if rows else None
+        if only is None:
+            return await self._tables.grants()
+        found = await each(self._tables.grant(prefix) for prefix in only)
+        return [grant for grant in found if grant is not None]
 
     async def put_grant(
-        self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes
+        self,
+        grant: Grant,
+        expected: Grant | None,
+        key: tuple[str, str],
+        request_hash: bytes,
+        logged: Logged | None = None,
     ) -> Outcome:
         """See :class:`registry.storage.Storage`."""
 
         async def plan(seen: _Seen) -> tuple[Outcome, Batch]:
+            draft = await self._draft(logged.stamp if logged else None, seen)
             used = (await self._earlier(key[0], [key[1]], seen, seen.earlier))[key[1]] is not None
-            held, occupied = await self._grant(grant.prefix), await self.any_within(grant.prefix)
+            held, occupied = await self._tables.grant(grant.prefix), await self.any_within(grant.prefix)
             outcome = decide_grant(grant, expected, used=used, held=held, occupied=occupied)
-            granted = (Granted(grant, *key, request_hash),) if outcome is Outcome.COMMITTED else ()
-            return outcome, Batch(grants=granted)
+            if outcome is not Outcome.COMMITTED:
+                return outcome, Batch()
+            return outcome, Batch(grants=(Granted(grant, *key, request_hash),), appended=_entered(draft, logged))
 
         return await self._change(plan)
 
     async def chains(self) -> dict[str, tuple[bytes, ...]]:
         """See :class:`registry.storage.Storage`."""
-        return {row.zone: tuple(row.links) for row in await self._read("chains")}
+        return await self._tables.chains()
 
-    async def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+    async def put_chain(self, zone: str, chain: Sequence[bytes], logged: Logged | None = None) -> None:
         """See :class:`registry.storage.Storage`."""
 
         async def plan(seen: _Seen) -> tuple[None, Batch]:
-            del seen
-            return None, Batch(chains=(Chain(zone, tuple(chain)),))
+            draft = await self._draft(logged.stamp if logged else None, seen)
+            return None, Batch(chains=(Chain(zone, tuple(chain)),), appended=_entered(draft, logged))
 
         await self._change(plan)
 
+    async def log_edge(self) -> Edge:
+        """See :class:`registry.storage.Storage`."""
+        return await self._log.edge()
+
+    async def log_tile(self, level: int, index: int) -> bytes | None:
+        """See :class:`registry.storage.Storage`."""
+        return await self._log.tile(level, index)
+
+    async def log_entries(self, first: int, count: int) -> list[bytes]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._log.entries(first, count)
+
+    async def log_note(self, size: int) -> bytes | None:
+        """See :class:`registry.storage.Storage`."""
+        return await self._log.note(size)
+
+    async def witnessed(self) -> bytes | None:
+        """See :class:`registry.storage.Storage`."""
+        return await self._tables.witnessed()
+
+    async def put_witnessed(self, size: int, note: bytes) -> None:
+        """See :class:`registry.storage.Storage`."""
+        await self._tables.keep_witnessed(size, note)
+
     async def sequence(self) -> int:
         """See :class:`registry.storage.Storage`."""
-        rows = await self._read("applied")
-        return int(rows[0].seq) if rows else 0
+        return await self._tables.applied()
 
     async def changes(self, after: int, most: int) -> list[Change]:
         """See :class:`registry.storage.Storage`. A batch that changed nothing visible is a number without subjects."""
@@ -297,9 +336,7 @@ class CassandraStorage:
         last = min(head, after + most)
         if after > head:
             raise changes_gone(after, head)
-        buckets = range(change_bucket(after + 1), change_bucket(last) + 1) if last > after else range(0)
-        pages = await each(self._read("changes", bucket, after, last) for bucket in buckets)
-        found = [unpack_change(row.seq, row.subjects) for rows in pages for row in rows]
+        found = await self._tables.changes(after, last)
         if len(found) < last - after:  # rows live for days; a batch from before there were such rows has none
             raise changes_gone(after, head)
         return found
@@ -331,23 +368,31 @@ class CassandraStorage:
                         self._seen = seen
                         return outcome
                 elif await self._ledger.commit(seen.seq, batch):
-                    self._seen = _Seen(seen.seq + 1)
-                    self._applied = seen.seq + 1
+                    self._committed(seen, batch)
                     return outcome
                 longest = min(_PAUSE_SECONDS_MAX, _PAUSE_SECONDS_MAX / 32 * 2**attempt)
                 await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - keeps writers apart, no secret
             raise ContendedError(f"{TRIES_MAX} tries were lost to other writers of ledger {self._name}")
 
+    def _committed(self, seen: _Seen, batch: Batch) -> None:
+        """What is known when the batch after the one that was seen is ours, and applied."""
+        self._applied = seen.seq + 1
+        self._seen = _Seen(seen.seq + 1)
+        self._seen.edge = batch.appended.edge if batch.appended else seen.edge
+        if batch.appended:
+            self._log.grown(batch.appended.edge)
+
     def _remembering(self) -> _Seen:
         """Where a reader's finds go: to the next decision where that may use them, else to nobody."""
         if self._seen is not None and self._seen.full:
-            self._seen = _Seen(self._seen.seq)
+            edge, self._seen = self._seen.edge, _Seen(self._seen.seq)
+            self._seen.edge = edge
         return self._seen or _Seen(0)
 
-    async def _read(self, name: str, *values: object) -> list[Any]:
+    def _open_bridge(self) -> Bridge:
         if self._bridge is None:
             raise RuntimeError("the store is closed")
-        return await told(self._bridge.run(self._prepared[name], (self._name, *values)))
+        return self._bridge
 
     async def reopen(self) -> None:
         """See :class:`registry.storage.Storage`."""
@@ -372,25 +417,19 @@ class CassandraStorage:
                 await bridge.close()
 
 
-def _pieces(stems: Mapping[bytes, list[str]]) -> Iterator[tuple[bytes, list[str]]]:
-    """One page of keys a statement: servers bound such lists, and a longer one would be read page after page anyway."""
-    for stem, keys in stems.items():
-        for start in range(0, len(keys), PAGE_ROWS):
-            yield stem, keys[start : start + PAGE_ROWS]
+def _entered(draft: LogDraft | None, logged: Logged | None) -> Appended | None:
+    """What the log grows by where one entry is all of it."""
+    if draft is None or logged is None:
+        return None
+    draft.add(logged.entry)
+    return draft.finish()
 
 
-def _grant(row: Any) -> Grant:
-    return Grant(
-        prefix=row.prefix,
-        status=row.status,
-        hosted=row.hosted,
-        comment=row.comment,
-        changed_at=row.changed_at,
-        version=row.version,
-        delegation=row.delegation,
-        application=row.application,
-        enrolments=tuple(row.enrolments or ()),
-    )
+async def _finished(draft: LogDraft) -> Appended | None:
+    """What the log grows by; None where nobody has won: its tree and checkpoint stay as they are."""
+    if len(draft) <= HASHED_INLINE_MAX:
+        return draft.finish() if len(draft) else None
+    return await asyncio.to_thread(draft.finish)
 
 
 async def open_cassandra(mapping: Mapping[str, object], base: Path) -> CassandraStorage:

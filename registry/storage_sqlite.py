@@ -20,19 +20,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 from idtrace.errors import InputError, Reason
-from idtrace.record import RecordKind, Status
+from registry import sqlite_log, sqlite_rows
+from registry.logbook import Edge, LogDraft, Stamp
 from registry.storage import (
     Change,
     Claim,
     Earlier,
     Grant,
     Head,
+    Logged,
     Outcome,
+    Stored,
     Write,
-    between,
     changes_gone,
     pack_subjects,
-    unpack_change,
 )
 
 if TYPE_CHECKING:
@@ -46,36 +47,11 @@ BUSY_TIMEOUT_SECONDS: Final = 5.0
 # The switch of a new file to WAL takes a few ms; together as long as the time-out above.
 WAL_TRIES: Final = 250
 WAL_PAUSE_SECONDS: Final = 0.02
-# SQLite's default limit of 32,766 variables is not everywhere; 500 keys a statement is as fast.
-VARIABLES_MAX: Final = 500
 # More keys than this are read on the thread: so many keep the loop for 0.3 ms at most.
 INLINE_KEYS_MAX: Final = 16
 # Commits that are still told: at most 500 a second, so two minutes at least, and nobody watches later than seconds. A
 # commit takes about 30 bytes an identifier, so of full batches of 2,000 they take 4 GB beside 100 GB of records.
 CHANGES_KEPT: Final = 65_536
-
-_SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS version(
-    identifier TEXT NOT NULL, version INTEGER NOT NULL, record BLOB NOT NULL,
-    PRIMARY KEY (identifier, version));
-CREATE TABLE IF NOT EXISTS head(
-    identifier TEXT PRIMARY KEY, version INTEGER NOT NULL, record_hash BLOB NOT NULL,
-    kind TEXT NOT NULL, status TEXT NOT NULL, issued_at INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS idempotency(
-    zone TEXT NOT NULL, key TEXT NOT NULL, request_hash BLOB NOT NULL, receipt BLOB NOT NULL,
-    PRIMARY KEY (zone, key));
-CREATE TABLE IF NOT EXISTS claim(
-    class TEXT NOT NULL, field TEXT NOT NULL, digest BLOB NOT NULL, identifier TEXT NOT NULL,
-    PRIMARY KEY (class, field, digest));
-CREATE TABLE IF NOT EXISTS granted(
-    prefix TEXT PRIMARY KEY, status TEXT NOT NULL, hosted INTEGER NOT NULL, comment TEXT NOT NULL,
-    changed_at INTEGER NOT NULL, version INTEGER NOT NULL, delegation BLOB NOT NULL, application BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS enrolment(
-    prefix TEXT NOT NULL, position INTEGER NOT NULL, signed BLOB NOT NULL, PRIMARY KEY (prefix, position));
-CREATE TABLE IF NOT EXISTS chain(
-    zone TEXT NOT NULL, position INTEGER NOT NULL, signed BLOB NOT NULL, PRIMARY KEY (zone, position));
-CREATE TABLE IF NOT EXISTS change(seq INTEGER PRIMARY KEY AUTOINCREMENT, subjects BLOB NOT NULL);
-"""
 
 
 class SqliteStorage:
@@ -86,6 +62,7 @@ class SqliteStorage:
         self._changes_kept = changes_kept
         self._closed = False
         self._thread = _new_thread()
+        self._edge: Edge | None = None  # of the log after this store's last commit; the store's own thread's
         self._generation = 0  # of the writer; a reader of an earlier one is replaced where it is used
         try:
             self._open_writer()
@@ -95,7 +72,8 @@ class SqliteStorage:
 
     def _open_writer(self) -> None:
         self._writer = self._connect()
-        self._writer.executescript(_SCHEMA)
+        self._writer.executescript(sqlite_rows.SCHEMA + sqlite_log.SCHEMA)
+        sqlite_rows.add_log_index(self._writer)
         self._generation += 1
 
     def _open_reader(self) -> None:
@@ -124,8 +102,8 @@ class SqliteStorage:
         return connection
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._writer.execute("BEGIN IMMEDIATE")
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        self._writer.execute(begin)
         try:
             yield self._writer
             self._writer.execute("COMMIT")  # the commit point: one fsync for the whole batch
@@ -134,47 +112,60 @@ class SqliteStorage:
                 self._writer.execute("ROLLBACK")
             raise
 
+    @contextmanager
+    def _logging(self, stamp: Stamp | None) -> Iterator[tuple[sqlite3.Connection, LogDraft | None]]:
+        """A transaction with a draft of what it logs; both become true together."""
+        known, self._edge = self._edge, None  # until it is known to be committed
+        edge = known
+        with self._transaction() as writer:
+            draft = sqlite_log.open_draft(writer, stamp, known)
+            yield writer, draft
+            if draft is not None and len(draft):  # where nobody has won, the tree and its checkpoint stay as they are
+                appended = draft.finish()
+                sqlite_log.write(writer, appended)
+                edge = appended.edge
+        self._edge = edge
+
     async def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
         """See :class:`registry.storage.Storage`."""
         if len(identifiers) <= INLINE_KEYS_MAX:
-            return _heads(self._reader, identifiers)
-        return await self._on_thread(lambda: _heads(self._writer, identifiers))
+            return sqlite_rows.read_heads(self._reader, identifiers)
+        return await self._on_thread(lambda: sqlite_rows.read_heads(self._writer, identifiers))
 
     async def record(self, identifier: str, version: int = 0) -> bytes | None:
         """See :class:`registry.storage.Storage`."""
-        if version:
-            query = "SELECT record FROM version WHERE identifier = ? AND version = ?"
-            row = self._reader.execute(query, (identifier, version)).fetchone()
-        else:
-            query = "SELECT record FROM version WHERE identifier = ? ORDER BY version DESC LIMIT 1"
-            row = self._reader.execute(query, (identifier,)).fetchone()
-        return row[0] if row else None
+        found = await self.stored(identifier, version)
+        return found.record if found else None
+
+    async def stored(self, identifier: str, version: int = 0) -> Stored | None:
+        """See :class:`registry.storage.Storage`."""
+        return sqlite_rows.read_stored(self._reader, identifier, version)
 
     async def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
         """See :class:`registry.storage.Storage`."""
         if len(idempotency_keys) <= INLINE_KEYS_MAX:
-            return _earlier(self._reader, zone, idempotency_keys)
-        return await self._on_thread(lambda: _earlier(self._writer, zone, idempotency_keys))
+            return sqlite_rows.read_earlier(self._reader, zone, idempotency_keys)
+        return await self._on_thread(lambda: sqlite_rows.read_earlier(self._writer, zone, idempotency_keys))
 
     async def claimants(self, claims: Sequence[Claim]) -> dict[Claim, str]:
         """See :class:`registry.storage.Storage`."""
         if len(claims) <= INLINE_KEYS_MAX:
-            return _claimants(self._reader, claims)
-        return await self._on_thread(lambda: _claimants(self._writer, claims))
+            return sqlite_rows.read_claimants(self._reader, claims)
+        return await self._on_thread(lambda: sqlite_rows.read_claimants(self._writer, claims))
 
-    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def commit(self, writes: Sequence[Write], stamp: Stamp | None = None) -> list[Outcome]:
         """See :class:`registry.storage.Storage`."""
-        return await self._on_thread(self._commit, writes)
+        return await self._on_thread(self._commit, writes, stamp)
 
-    def _commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        with self._transaction() as writer:
-            heads = _heads(writer, [w.identifier for w in writes])
+    def _commit(self, writes: Sequence[Write], stamp: Stamp | None) -> list[Outcome]:
+        with self._logging(stamp) as (writer, draft):
+            heads = sqlite_rows.read_heads(writer, [w.identifier for w in writes])
             used = {
                 (zone, key)
                 for zone in {w.zone for w in writes}
-                for key in _earlier(writer, zone, [w.idempotency_key for w in writes if w.zone == zone])
+                for key in sqlite_rows.read_earlier(writer, zone, [w.idempotency_key for w in writes if w.zone == zone])
             }
-            outcomes = [_apply(writer, write, heads, used) for write in writes]
+            outcomes = [sqlite_rows.apply(writer, write, heads, used, draft) for write in writes]
             won = [w for w, outcome in zip(writes, outcomes, strict=True) if outcome is Outcome.COMMITTED]
             if won:
                 self._number(pack_subjects(won))
@@ -182,7 +173,7 @@ class SqliteStorage:
 
     async def any_within(self, prefix: str) -> bool:
         """See :class:`registry.storage.Storage`."""
-        return _any_within(self._reader, prefix)
+        return sqlite_rows.any_within(self._reader, prefix)
 
     async def grants(self, only: Sequence[str] | None = None) -> list[Grant]:
         """See :class:`registry.storage.Storage`."""
@@ -190,56 +181,85 @@ class SqliteStorage:
 
     def _grants(self, only: Sequence[str] | None) -> list[Grant]:
         if only is None:
-            return list(_grants(self._writer).values())
-        return [grant for prefix in only for grant in _grants(self._writer, prefix).values()]
+            return list(sqlite_rows.read_grants(self._writer).values())
+        return [grant for prefix in only for grant in sqlite_rows.read_grants(self._writer, prefix).values()]
 
     async def put_grant(
-        self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes
+        self,
+        grant: Grant,
+        expected: Grant | None,
+        key: tuple[str, str],
+        request_hash: bytes,
+        logged: Logged | None = None,
     ) -> Outcome:
         """See :class:`registry.storage.Storage`."""
-        return await self._on_thread(self._put_grant, grant, expected, key, request_hash)
+        return await self._on_thread(self._put_grant, grant, expected, key, request_hash, logged)
 
-    def _put_grant(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
-        with self._transaction() as writer:
-            if _earlier(writer, key[0], [key[1]]):
+    def _put_grant(
+        self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes, logged: Logged | None
+    ) -> Outcome:
+        with self._logging(logged.stamp if logged else None) as (writer, draft):
+            if sqlite_rows.read_earlier(writer, key[0], [key[1]]):
                 return Outcome.KEY_USED
-            if _grants(writer, grant.prefix).get(grant.prefix) != expected:
+            if sqlite_rows.read_grants(writer, grant.prefix).get(grant.prefix) != expected:
                 return Outcome.CONFLICT
             first = grant.version > 0 and (expected is None or expected.version == 0)
-            if first and _any_within(writer, grant.prefix):
+            if first and sqlite_rows.any_within(writer, grant.prefix):
                 return Outcome.CONFLICT
-            writer.execute(
-                "INSERT OR REPLACE INTO granted VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    grant.prefix,
-                    grant.status,
-                    grant.hosted,
-                    grant.comment,
-                    grant.changed_at,
-                    grant.version,
-                    grant.delegation,
-                    grant.application,
-                ),
-            )
-            writer.execute("DELETE FROM enrolment WHERE prefix = ?", (grant.prefix,))
-            _insert_list(writer, "enrolment", grant.prefix, grant.enrolments)
+            sqlite_rows.write_grant(writer, grant)
             writer.execute("INSERT INTO idempotency VALUES (?, ?, ?, ?)", (*key, request_hash, b""))
             self._number(pack_subjects((), [grant]))
+            if draft is not None and logged is not None:
+                draft.add(logged.entry)
             return Outcome.COMMITTED
 
     async def chains(self) -> dict[str, tuple[bytes, ...]]:
         """See :class:`registry.storage.Storage`."""
         query = "SELECT zone, signed FROM chain ORDER BY zone, position"
-        return await self._on_thread(lambda: _lists(self._writer, query))
+        return await self._on_thread(lambda: sqlite_rows.read_lists(self._writer, query))
 
-    async def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+    async def put_chain(self, zone: str, chain: Sequence[bytes], logged: Logged | None = None) -> None:
         """See :class:`registry.storage.Storage`."""
-        await self._on_thread(self._put_chain, zone, chain)
+        await self._on_thread(self._put_chain, zone, chain, logged)
 
-    def _put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
-        with self._transaction() as writer:
+    def _put_chain(self, zone: str, chain: Sequence[bytes], logged: Logged | None) -> None:
+        with self._logging(logged.stamp if logged else None) as (writer, draft):
             writer.execute("DELETE FROM chain WHERE zone = ?", (zone,))
-            _insert_list(writer, "chain", zone, chain)
+            sqlite_rows.insert_list(writer, "chain", zone, chain)
+            if draft is not None and logged is not None:
+                draft.add(logged.entry)
+
+    async def log_edge(self) -> Edge:
+        """See :class:`registry.storage.Storage`."""
+        return await self._on_thread(self._log_edge)
+
+    def _log_edge(self) -> Edge:
+        with self._transaction("BEGIN") as reader:  # head and tiles of one commit, whoever else has the file open
+            return sqlite_log.read_edge(reader)
+
+    async def log_tile(self, level: int, index: int) -> bytes | None:
+        """See :class:`registry.storage.Storage`."""
+        return sqlite_log.read_tile(self._reader, level, index)
+
+    async def log_entries(self, first: int, count: int) -> list[bytes]:
+        """See :class:`registry.storage.Storage`."""
+        return sqlite_log.read_entries(self._reader, first, count)
+
+    async def log_note(self, size: int) -> bytes | None:
+        """See :class:`registry.storage.Storage`."""
+        return sqlite_log.read_note(self._reader, size)
+
+    async def witnessed(self) -> bytes | None:
+        """See :class:`registry.storage.Storage`."""
+        return sqlite_log.read_witnessed(self._reader)
+
+    async def put_witnessed(self, size: int, note: bytes) -> None:
+        """See :class:`registry.storage.Storage`."""
+        await self._on_thread(self._put_witnessed, size, note)
+
+    def _put_witnessed(self, size: int, note: bytes) -> None:
+        with self._transaction() as writer:
+            sqlite_log.write_witnessed(writer, size, note)
 
     def _number(self, subjects: bytes) -> None:
         """Give the transaction its number, and let go of the commit that is now one too many."""
@@ -249,15 +269,17 @@ class SqliteStorage:
 
     async def sequence(self) -> int:
         """See :class:`registry.storage.Storage`."""
-        return _sequence(self._reader)
+        return sqlite_rows.last_sequence(self._reader)
 
     async def changes(self, after: int, most: int) -> list[Change]:
         """See :class:`registry.storage.Storage`."""
-        head = _sequence(self._reader)
+        head = sqlite_rows.last_sequence(self._reader)
         if after > head:
             raise changes_gone(after, head)
-        # Asked four times a second and mostly for nothing; a full batch would keep the loop for a millisecond.
-        return await self._on_thread(lambda: _changes(self._writer, after, most)) if after < head else []
+        if after == head:
+            return []  # asked four times a second, and mostly for nothing
+        # A full batch would keep the loop for a millisecond.
+        return await self._on_thread(lambda: sqlite_rows.read_changes(self._writer, after, most))
 
     async def reopen(self) -> None:
         """See :class:`registry.storage.Storage`."""
@@ -300,122 +322,3 @@ def _use_wal(connection: sqlite3.Connection) -> None:
         else:
             return
     connection.execute("PRAGMA journal_mode=WAL")
-
-
-def _apply(writer: sqlite3.Connection, write: Write, heads: dict[str, Head], used: set[tuple[str, str]]) -> Outcome:
-    """Insert one write; ``heads`` and ``used`` are the transaction's view and grow with it."""
-    head = heads.get(write.identifier)
-    if (write.zone, write.idempotency_key) in used:
-        return Outcome.KEY_USED
-    if (head.version if head else 0) != write.expected:
-        return Outcome.CONFLICT
-    if any(_is_delegated(writer, prefix) for prefix in between(write)):
-        return Outcome.CONFLICT
-    if any(_claimant(writer, claim) not in (None, write.identifier) for claim in write.claims):
-        return Outcome.CLAIMED
-    new = write.head
-    writer.execute("INSERT INTO version VALUES (?, ?, ?)", (write.identifier, new.version, write.record))
-    writer.execute(
-        "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?, ?)",
-        (write.identifier, new.version, new.record_hash, new.kind, new.status, new.issued_at),
-    )
-    writer.execute(
-        "INSERT INTO idempotency VALUES (?, ?, ?, ?)",
-        (write.zone, write.idempotency_key, write.request_hash, write.receipt),
-    )
-    for claim in write.claims:
-        writer.execute(
-            "INSERT OR IGNORE INTO claim VALUES (?, ?, ?, ?)",
-            (claim.class_id, claim.field, claim.digest, write.identifier),
-        )
-    heads[write.identifier] = new
-    used.add((write.zone, write.idempotency_key))
-    return Outcome.COMMITTED
-
-
-def _chunks(keys: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-    """``("?,?,…", keys)`` in pieces that fit one statement."""
-    for start in range(0, len(keys), VARIABLES_MAX):
-        piece = keys[start : start + VARIABLES_MAX]
-        yield ",".join("?" * len(piece)), piece
-
-
-def _heads(connection: sqlite3.Connection, identifiers: Sequence[str]) -> dict[str, Head]:
-    heads = {}
-    for marks, piece in _chunks(identifiers):
-        query = (
-            f"SELECT identifier, version, record_hash, kind, status, issued_at FROM head WHERE identifier IN ({marks})"  # noqa: S608 - marks are question marks
-        )
-        for row in connection.execute(query, piece):
-            heads[row[0]] = Head(row[1], row[2], RecordKind(row[3]), Status(row[4]), row[5])
-    return heads
-
-
-def _earlier(connection: sqlite3.Connection, zone: str, keys: Sequence[str]) -> dict[str, Earlier]:
-    earlier = {}
-    for marks, piece in _chunks(keys):
-        query = f"SELECT key, request_hash, receipt FROM idempotency WHERE zone = ? AND key IN ({marks})"  # noqa: S608 - marks are question marks
-        for row in connection.execute(query, (zone, *piece)):
-            earlier[row[0]] = Earlier(row[1], row[2])
-    return earlier
-
-
-def _claimant(connection: sqlite3.Connection, claim: Claim) -> str | None:
-    query = "SELECT identifier FROM claim WHERE class = ? AND field = ? AND digest = ?"
-    row = connection.execute(query, (claim.class_id, claim.field, claim.digest)).fetchone()
-    return row[0] if row else None
-
-
-def _claimants(connection: sqlite3.Connection, claims: Sequence[Claim]) -> dict[Claim, str]:
-    found = ((claim, _claimant(connection, claim)) for claim in claims)
-    return {claim: identifier for claim, identifier in found if identifier is not None}
-
-
-def _is_delegated(connection: sqlite3.Connection, prefix: str) -> bool:
-    query = "SELECT 1 FROM granted WHERE prefix = ? AND version > 0"
-    return connection.execute(query, (prefix,)).fetchone() is not None
-
-
-def _any_within(connection: sqlite3.Connection, prefix: str) -> bool:
-    # "." < "/" < "0" stand side by side in ASCII: one range holds "88.118.…/…" and "88.118/…", not "88.1180/…"
-    query = "SELECT 1 FROM head WHERE identifier >= ? AND identifier < ? LIMIT 1"
-    return connection.execute(query, (f"{prefix}.", f"{prefix}0")).fetchone() is not None
-
-
-def _grants(connection: sqlite3.Connection, prefix: str | None = None) -> dict[str, Grant]:
-    """All grants by prefix, or the one of a prefix."""
-    one = (prefix, prefix)
-    rows = connection.execute(
-        "SELECT prefix, status, hosted, comment, changed_at, version, delegation, application FROM granted"
-        " WHERE ? IS NULL OR prefix = ?",
-        one,
-    ).fetchall()
-    query = "SELECT prefix, signed FROM enrolment WHERE ? IS NULL OR prefix = ? ORDER BY prefix, position"
-    enrolments = _lists(connection, query, one)
-    return {r[0]: Grant(r[0], r[1], bool(r[2]), r[3], r[4], r[5], r[6], r[7], enrolments.get(r[0], ())) for r in rows}
-
-
-def _sequence(connection: sqlite3.Connection) -> int:
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'change'").fetchone()
-    return int(row[0]) if row else 0
-
-
-def _changes(connection: sqlite3.Connection, after: int, most: int) -> list[Change]:
-    """Numbers have no gaps: a transaction that is rolled back gives its number back."""
-    query = "SELECT seq, subjects FROM change WHERE seq > ? ORDER BY seq LIMIT ?"
-    rows = connection.execute(query, (after, most)).fetchall()
-    if rows[0][0] != after + 1:
-        raise changes_gone(after, _sequence(connection))
-    return [unpack_change(*row) for row in rows]
-
-
-def _lists(connection: sqlite3.Connection, query: str, given: tuple[object, ...] = ()) -> dict[str, tuple[bytes, ...]]:
-    lists: dict[str, tuple[bytes, ...]] = {}
-    for name, signed in connection.execute(query, given):
-        lists[name] = (*lists.get(name, ()), signed)
-    return lists
-
-
-def _insert_list(writer: sqlite3.Connection, table: str, name: str, items: Sequence[bytes]) -> None:
-    rows = [(name, position, item) for position, item in enumerate(items)]
-    writer.executemany(f"INSERT INTO {table} VALUES (?, ?, ?)", rows)  # noqa: S608 - table is one of our two names

@@ -1,8 +1,9 @@
-"""``python -m tests.dying_writer SETTINGS POINT NAME…``: registers names in one batch and kills itself (-9) on the way.
+"""``python -m tests.dying_writer SETTINGS POINT NAME…``: registers and logs names in one batch, and dies on the way.
 
-SETTINGS is the table ``storage`` as JSON. POINT is where it dies: ``staged`` before the swap, ``swapped`` before the
-first row, ``half`` in the midst of the rows, some keys and versions written and no head. A process of its own, because
-only a process dies with everything that it has in hand.
+SETTINGS is the table ``storage`` as JSON. POINT is where it kills itself (-9): ``staged`` before the swap, ``swapped``
+before the first row, ``half`` in the midst of the rows, some keys and versions written and no head, ``logged`` when the
+log's head is written and no other. A process of its own, because only a process dies with everything that it has in
+hand.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from registry.cassandra_ledger import Ledger
+from registry.cassandra_rules import Row
+from registry.logbook import LogWriter, Stamp
 from registry.storage_cassandra import open_cassandra
+from tests.core_fixtures import NOW
+from tests.logged_fixtures import entry_of, log_signer
 from tests.registry_fixtures import typed_record, write_of
 
 
@@ -42,6 +48,15 @@ def arm(point: str) -> None:
                     die()
 
             Ledger._write = some  # type: ignore[method-assign,assignment]  # counts, and passes on
+        case "logged":
+            write_row = Ledger._write
+
+            async def but_heads(ledger: Ledger, group: list[Row], seq: int) -> None:
+                if group[0].table == "head":
+                    die()
+                await write_row(ledger, group, seq)
+
+            Ledger._write = but_heads  # type: ignore[method-assign,assignment]  # looks, and passes on
         case _:
             raise ValueError(point)
 
@@ -49,7 +64,9 @@ def arm(point: str) -> None:
 async def main(settings: str, point: str, *names: str) -> None:
     store = await open_cassandra(json.loads(settings), Path())
     arm(point)
-    await store.commit([write_of(typed_record(name), f"key-{name}") for name in names])
+    records = [(name, typed_record(name)) for name in names]
+    writes = [replace(write_of(record, f"key-{name}"), entry=entry_of(record)) for name, record in records]
+    await store.commit(writes, Stamp(LogWriter(log_signer()), NOW))
 
 
 if __name__ == "__main__":

@@ -21,18 +21,23 @@ from idtrace.delegation import Delegation
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import RecordBody
 from idtrace.statements import PrefixStatus, Receipt
+from registry.logbook import Edge, LogDraft, Stamp
 from registry.storage import (
     Change,
     Claim,
     Earlier,
     Grant,
     Head,
+    Logged,
     Outcome,
+    Stored,
     Write,
     changes_gone,
+    log_write,
     pack_subjects,
     unpack_change,
 )
+from tests.memory_log import MemoryLog
 
 Attempt = Sequence[Write] | Grant | Sequence[bytes]  # a batch, a grant, a chain
 Hook = Callable[[Attempt], bool]
@@ -74,6 +79,8 @@ class MemoryStorage:
         self.changes_kept = 1_000
         self._changes: list[Change] = []  # all of them; what is not kept is not told
         self._versions: dict[str, list[bytes]] = {}
+        self._indexes: dict[tuple[str, int], int] = {}  # in the log, by identifier and version
+        self._log = MemoryLog()
         self._heads: dict[str, Head] = {}
         self._keys: dict[tuple[str, str], Earlier] = {}
         self._claims: dict[Claim, str] = {}
@@ -107,9 +114,16 @@ class MemoryStorage:
             return {name: self._heads[name] for name in identifiers if name in self._heads}
 
     async def record(self, identifier: str, version: int = 0) -> bytes | None:
+        found = await self.stored(identifier, version)
+        return found.record if found else None
+
+    async def stored(self, identifier: str, version: int = 0) -> Stored | None:
         with self._seen():
             versions = self._versions.get(identifier, [])
-            return versions[version - 1] if 0 < (version or len(versions)) <= len(versions) else None
+            number = version or len(versions)
+            if not 0 < number <= len(versions):
+                return None
+            return Stored(number, versions[number - 1], self._indexes.get((identifier, number)))
 
     async def earlier(self, zone: str, idempotency_keys: Sequence[str]) -> dict[str, Earlier]:
         with self._seen():
@@ -119,17 +133,19 @@ class MemoryStorage:
         with self._seen():
             return {claim: self._claims[claim] for claim in claims if claim in self._claims}
 
-    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        return await asyncio.shield(asyncio.to_thread(self._commit, writes))
+    async def commit(self, writes: Sequence[Write], stamp: Stamp | None = None) -> list[Outcome]:
+        return await asyncio.shield(asyncio.to_thread(self._commit, writes, stamp))
 
-    def _commit(self, writes: Sequence[Write]) -> list[Outcome]:
+    def _commit(self, writes: Sequence[Write], stamp: Stamp | None) -> list[Outcome]:
         self._require(self._committing.acquire(blocking=False), "two commits at once")
         try:
             self._require(not self._failed, "a commit after a failed one, without reopen")
             self.before_commit(writes)
             self._fail(self.fail_and_not_persist, writes, reopens=True)
             with self._seen():
-                outcomes = [self._apply(write) for write in writes]
+                draft = self._log.draft(stamp)
+                outcomes = [self._enter(write, self._apply(write), draft) for write in writes]
+                self._log.take(draft)
                 self._number([w for w, outcome in zip(writes, outcomes, strict=True) if outcome is Outcome.COMMITTED])
             self.batches.append(len(writes))
             self._fail(self.fail_and_persist, writes, reopens=True)
@@ -141,6 +157,12 @@ class MemoryStorage:
         if hook(attempt):
             self._failed = reopens
             raise EngineError("the disk said no")
+
+    def _enter(self, write: Write, outcome: Outcome, draft: LogDraft | None) -> Outcome:
+        index = log_write(draft, write) if draft is not None and outcome is Outcome.COMMITTED else None
+        if index is not None:
+            self._indexes[write.identifier, write.head.version] = index
+        return outcome
 
     def _apply(self, write: Write) -> Outcome:
         self._police(write)
@@ -194,14 +216,24 @@ class MemoryStorage:
             return [self._grants[prefix] for prefix in wanted]
 
     async def put_grant(
-        self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes
+        self,
+        grant: Grant,
+        expected: Grant | None,
+        key: tuple[str, str],
+        request_hash: bytes,
+        logged: Logged | None = None,
     ) -> Outcome:
-        return await asyncio.shield(asyncio.to_thread(self._put_or_fail, grant, expected, key, request_hash))
+        return await asyncio.shield(asyncio.to_thread(self._put_or_fail, grant, expected, key, request_hash, logged))
 
-    def _put_or_fail(self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes) -> Outcome:
+    def _put_or_fail(
+        self, grant: Grant, expected: Grant | None, key: tuple[str, str], request_hash: bytes, logged: Logged | None
+    ) -> Outcome:
         self._fail(self.fail_and_not_persist, grant)
         with self._seen():
+            draft = self._log.draft(logged.stamp if logged else None)
             outcome = self._put_grant(grant, expected, key, request_hash)
+            if outcome is Outcome.COMMITTED:
+                self._take(draft, logged)
         self._fail(self.fail_and_persist, grant)
         return outcome
 
@@ -224,6 +256,35 @@ class MemoryStorage:
         self._keys[key] = Earlier(request_hash, b"")
         self._number([], [grant])
         return Outcome.COMMITTED
+
+    def _take(self, draft: LogDraft | None, logged: Logged | None) -> None:
+        if draft is not None and logged is not None:
+            draft.add(logged.entry)
+            self._log.take(draft)
+
+    async def log_edge(self) -> Edge:
+        with self._seen():
+            return self._log.edge
+
+    async def log_tile(self, level: int, index: int) -> bytes | None:
+        with self._seen():
+            return self._log.tiles.get((level, index))
+
+    async def log_entries(self, first: int, count: int) -> list[bytes]:
+        with self._seen():
+            return self._log.entries[first : first + count]
+
+    async def log_note(self, size: int) -> bytes | None:
+        with self._seen():
+            return self._log.notes.get(size)
+
+    async def witnessed(self) -> bytes | None:
+        with self._seen():
+            return self._log.witnessed[1] if self._log.witnessed else None
+
+    async def put_witnessed(self, size: int, note: bytes) -> None:
+        with self._seen():
+            self._log.keep_witnessed(size, note)
 
     def _number(self, writes: Sequence[Write], grants: Sequence[Grant] = ()) -> None:
         if writes or grants:
@@ -251,13 +312,14 @@ class MemoryStorage:
         with self._seen():
             return dict(self._chains)
 
-    async def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+    async def put_chain(self, zone: str, chain: Sequence[bytes], logged: Logged | None = None) -> None:
         self._fail(self.fail_and_not_persist, chain)
-        self._put_chain(zone, chain)
+        self._put_chain(zone, chain, logged)
         self._fail(self.fail_and_persist, chain)
 
-    def _put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
+    def _put_chain(self, zone: str, chain: Sequence[bytes], logged: Logged | None) -> None:
         with self._seen():
+            draft = self._log.draft(logged.stamp if logged else None)
             self._require(bool(chain), "a chain of no links")
             last = [
                 Delegation.parse(wire.signed_from_bytes(links[-1]).payload)
@@ -267,6 +329,7 @@ class MemoryStorage:
             self._require(str(last[0].child) == zone, "another zone's chain")
             self._require(last[0].version >= last[-1].version, "a chain that goes back")
             self._chains[zone] = tuple(chain)
+            self._take(draft, logged)
 
     def chain(self, zone: str) -> tuple[bytes, ...]:
         """What is held for a zone, without the lock."""
