@@ -2,7 +2,8 @@
 
 Three ways: SQLite in one file; Cassandra as the registry uses it (one lightweight transaction a batch); and, on the
 same Cassandra, the obvious way, a lightweight transaction an identifier with its version and key written beside it.
-The engines share the machine with their client, so read the ratios rather than the rates.
+The engines share the machine with their client, so read the ratios rather than the rates. With ``--log`` the registry's
+two ways are also measured as they log what they take.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -22,11 +24,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from idtrace.entry import Entry, EntryKind
+from idtrace.identifier import Prefix
+from idtrace.note import KeyType, NoteSigner
 from idtrace.record import RecordKind, Status
+from idtrace.signature import Signature
 from loadtest.work import BATCH
 from registry.cassandra_bridge import Bridge, each
 from registry.cassandra_schema import change_schema, fingerprint, migrate
 from registry.cassandra_settings import CassandraSettings
+from registry.logbook import LogWriter, Stamp
 from registry.storage import Head, Outcome, Storage, Write
 from registry.storage_cassandra import CassandraStorage
 from registry.storage_sqlite import SqliteStorage
@@ -34,6 +41,9 @@ from registry.storage_sqlite import SqliteStorage
 # As a signed record with three short values and its receipt have them.
 RECORD_BYTES: Final = 600
 RECEIPT_BYTES: Final = 300
+# An entry of the log is the signed body of its record, without the values, under a head of 170 bytes.
+BODY_BYTES: Final = 350
+LOGGED_AT: Final = 1_900_000_000
 # In flight of the obvious way: 64 gave the most lightweight transactions a second.
 OBVIOUS_IN_FLIGHT: Final = 64
 _OBVIOUS_TABLE: Final = "CREATE TABLE IF NOT EXISTS bench_claim (identifier text PRIMARY KEY, record_hash blob)"
@@ -52,18 +62,24 @@ def _writes(run: str, number: int, count: int) -> list[Write]:
     for n in range(count):
         name = f"88.118.8/{run}-{number:04d}-{n:06d}"
         digest = hashlib.sha256(name.encode()).digest()
-        head = Head(1, digest, RecordKind.ITEM, Status.ACTIVE, 1_900_000_000)
+        head = Head(1, digest, RecordKind.ITEM, Status.ACTIVE, LOGGED_AT)
         record, receipt = os.urandom(RECORD_BYTES), os.urandom(RECEIPT_BYTES)
         writes.append(Write(name, 0, head, record, "88.118.8", name[-32:], digest, receipt))
     return writes
 
 
-def _committing(storage: Storage) -> Way:
+def _logged(writes: Sequence[Write]) -> list[Write]:
+    """The same with what each leaves in the log."""
+    zone, by = Prefix.parse("88.118.8"), (Signature("00" * 16, "ed25519", os.urandom(64)),)
+    return [replace(w, entry=Entry(EntryKind.RECORD, zone, LOGGED_AT, w.record[:BODY_BYTES], by)) for w in writes]
+
+
+def _committing(storage: Storage, stamp: Stamp | None = None) -> Way:
     async def commit(writes: Sequence[Write]) -> None:
         # As the sequencer does: it reads, decides, and commits.
         await storage.heads([write.identifier for write in writes])
         await storage.earlier("88.118.8", [write.idempotency_key for write in writes])
-        outcomes = await storage.commit(writes)
+        outcomes = await storage.commit(writes, stamp)
         if set(outcomes) != {Outcome.COMMITTED}:
             raise RuntimeError("the measurement is void: a first registration was not committed")
 
@@ -99,7 +115,7 @@ async def _obvious(settings: CassandraSettings) -> tuple[Bridge, Way]:
     return bridge, commit
 
 
-async def _measure(settings: CassandraSettings, rounds: int, folder: Path) -> dict[str, list[float]]:
+async def _measure(settings: CassandraSettings, rounds: int, folder: Path, *, log: bool) -> dict[str, list[float]]:
     making = await Bridge.connect(settings)
     await migrate(making, settings, lambda _: None)
     await making.close()
@@ -111,11 +127,19 @@ async def _measure(settings: CassandraSettings, rounds: int, folder: Path) -> di
         "Cassandra, a swap a batch": _committing(cassandra),
         "Cassandra, a transaction an identifier": obvious,
     }
+    stamp = Stamp(LogWriter(NoteSigner.from_seed("log.example/88.118.8", os.urandom(32), KeyType.ED25519)), LOGGED_AT)
+    if log:
+        ways |= {
+            "SQLite, logged": _committing(sqlite, stamp),
+            "Cassandra, a swap a batch, logged": _committing(cassandra, stamp),
+        }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     try:
         for number in range(rounds + 1):
             for position, (name, commit) in enumerate(ways.items()):
                 writes = _writes(f"{settings.ledger}-{position}", number, BATCH)
+                if name.endswith(", logged"):
+                    writes = _logged(writes)
                 started = time.perf_counter()
                 await commit(writes)
                 if number:  # the first round warms caches and the server's compiler up
@@ -134,6 +158,7 @@ def main(
     copies: Annotated[int, typer.Option(help="Replication factor of the keyspace.", min=1, max=15)] = 1,
     datacenter: Annotated[str, typer.Option(help="Its data centre.")] = "datacenter1",
     rounds: Annotated[int, typer.Option(help="Counted rounds.", min=1, max=1_000)] = 5,
+    log: Annotated[bool, typer.Option("--log", help="Also measure what the log costs.")] = False,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
     """Measure commits of 2,000 registrations."""
@@ -146,7 +171,7 @@ def main(
         "replication": {datacenter: copies},
     }
     with tempfile.TemporaryDirectory(prefix="idtrace-bench-") as folder:
-        rates = asyncio.run(_measure(CassandraSettings.parse(table, Path(folder)), rounds, Path(folder)))
+        rates = asyncio.run(_measure(CassandraSettings.parse(table, Path(folder)), rounds, Path(folder), log=log))
     rows = [
         {
             "way": name,

@@ -15,7 +15,7 @@ from rich.padding import Padding
 from rich.text import Text
 from typer.core import TyperGroup
 
-from idtrace.cli import delegate, key, node, prefix, register, resolve, scan, store, update, verify
+from idtrace.cli import audit, delegate, key, node, prefix, register, resolve, scan, store, update, verify, witness
 from idtrace.cli.exits import MEANINGS, ExitCode, Failure, local_code
 from idtrace.cli.output import Output, failure_of, pairs
 from idtrace.errors import IdtraceError, InputError, Reason
@@ -122,5 +122,7 @@ app.command()(update.retire)
 app.command()(resolve.resolve)
 app.command()(scan.scan)
 app.command()(verify.verify)
+app.command()(audit.audit)
 app.add_typer(node.app, name="node")
 app.add_typer(store.app, name="store")
+app.add_typer(witness.app, name="witness")

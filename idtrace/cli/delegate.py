@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,16 @@ from rich.text import Text
 from idtrace.bundle import signed_to_json
 from idtrace.chain import Anchor
 from idtrace.cli.client import Node, connect
+from idtrace.cli.countersign import (
+    Draft,
+    Signers,
+    changes,
+    key_text,
+    read_draft,
+    signed_once_more,
+    signers_of,
+    write_draft,
+)
 from idtrace.cli.delegating import Terms, checked_enrolments, next_delegation
 from idtrace.cli.drafts import idempotency_key
 from idtrace.cli.exits import ExitCode, Failure
@@ -43,7 +54,8 @@ from idtrace.v1 import delegation_pb2, delegation_pb2_grpc, registry_pb2, regist
 from idtrace.wire import signed_from_pb, signed_to_pb
 
 KeysOption = Annotated[
-    list[Path], typer.Option("--key", "-k", metavar="FILE", help="Zone key of the parent; several for a threshold.")
+    list[Path] | None,
+    typer.Option("--key", "-k", metavar="FILE", help="Zone key of the parent; several for a threshold."),
 ]
 ChildOption = Annotated[
     str | None, typer.Option("--child", metavar="PREFIX", help='Zone to hand out; "" is the root itself.')
@@ -74,6 +86,14 @@ DaysOption = Annotated[
     int, typer.Option("--days", min=1, max=LIFETIME_SECONDS_MAX // 86_400, help="How long it lasts.")
 ]
 RevokeOption = Annotated[bool, typer.Option("--revoke", help="Take the zone back.")]
+LogOption = Annotated[str, typer.Option("--log", metavar="ORIGIN", help="Name of the log that the child keeps.")]
+DraftOption = Annotated[
+    Path | None, typer.Option("--draft", metavar="FILE", help="Write a draft for several to sign; nothing is sent.")
+]
+SignOption = Annotated[
+    Path | None,
+    typer.Option("--sign", metavar="DRAFT", help="Add signatures to a draft; with --node it is sent when complete."),
+]
 CurrentOption = Annotated[
     Path | None, typer.Option("--current", metavar="FILE", help="Current version, when signing without a node.")
 ]
@@ -82,7 +102,7 @@ OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="F
 
 def delegate(
     ctx: typer.Context,
-    keys: KeysOption,
+    keys: KeysOption = None,
     child: ChildOption = None,
     zone: ZoneOption = "",
     root_zone: RootZoneOption = False,
@@ -93,7 +113,10 @@ def delegate(
     hosted: HostedOption = None,
     threshold: ThresholdOption = None,
     days: DaysOption = 365,
+    log: LogOption = "",
     revoke: RevokeOption = False,
+    draft: DraftOption = None,
+    sign_draft: SignOption = None,
     node: OptionalNodeOption = None,
     current: CurrentOption = None,
     out: OutOption = None,
@@ -111,28 +134,138 @@ def delegate(
 
     The parent's node knows the current version; keys and endpoints that are not named stay. Without --node the
     delegation is only signed and kept (--out), as an offline root key wants it; --current then names the last one.
+
+    Where several zone keys have to sign and lie with several people: --draft FILE instead of sending, then each of
+    them, off line, --sign FILE --key OWN.key --root root.pub, and whoever has the last signature adds --node.
     """
     del as_json
     output = output_of(ctx)
-    parent, target = _zones(zone, child, root_zone=root_zone)
-    if node is None and (out is None or applied):
-        raise typer.BadParameter("say where it goes: --node, or --out to sign only", param_hint="--node")
-    signers = [signer_of(key, passphrase_env, prompt=passphrase_prompt) for key in keys]
-    terms = Terms(tuple(endpoint or ()), hosted, days, threshold, tuple(drop_key or ()), revoke)
-    proofs = [signed for file in enrol or () for signed in read_signed(file, Kind.ENROLMENT)]
+    signers = [signer_of(key, passphrase_env, prompt=passphrase_prompt) for key in keys or ()]
     anchor = anchor_of(root) if root else None
-    with connect(node, timeout) if node else nullcontext() as peer:
+    way = Way(node, timeout, out, draft)
+    if sign_draft is not None:
+        countersign(output, sign_draft, signers, anchor, way)
+        return
+    parent, target = _zones(zone, child, root_zone=root_zone)
+    way.check(applied=applied, signers=signers)
+    terms = Terms(tuple(endpoint or ()), hosted, days, threshold, tuple(drop_key or ()), revoke, log)
+    proofs = [signed for file in enrol or () for signed in read_signed(file, Kind.ENROLMENT)]
+    with way.open() as peer:
         if applied:
             assert peer is not None
             proofs, terms = _from_application(peer, target, proofs, terms)
-        known = _current(peer, current, target, signers, anchor)
+        chain, known = known_version(peer, current, target, signers, anchor)
         body = next_delegation(target, parent, known, checked_enrolments(proofs, target), terms, now())
-        signed = sign(Kind.DELEGATION, body.payload(), *signers)
+        made = Draft(Signed(Kind.DELEGATION.payload_type, body.payload(), ()), tuple(proofs), tuple(chain))
+        signed = deliver(output, made, signers, anchor, way, peer)
+    if signed is not None:
+        _show(output, body, signed, out, node)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where a delegation goes: to a node, into a file, or as a draft to others who have to sign it."""
+
+    node: str | None
+    timeout_seconds: float
+    out: Path | None
+    draft: Path | None
+
+    def check(self, *, applied: bool, signers: Sequence[Signer]) -> None:
+        """Require a destination, and somebody who signs.
+
+        Raises:
+            typer.BadParameter: it goes nowhere, or nobody signs it.
+        """
+        if self.draft is None and not signers:
+            raise typer.BadParameter("name a key that signs, or --draft for others to sign", param_hint="--key")
+        if self.node is None and ((self.out is None and self.draft is None) or applied):
+            raise typer.BadParameter("say where it goes: --node, or --out to sign only", param_hint="--node")
+
+    def open(self) -> AbstractContextManager[Node | None]:
+        """The node, if it goes to one; a draft asks it for the current version and sends it nothing."""
+        return connect(self.node, self.timeout_seconds) if self.node else nullcontext()
+
+
+def deliver(
+    output: Output, made: Draft, signers: Sequence[Signer], anchor: Anchor | None, way: Way, peer: Node | None
+) -> Signed | None:
+    """Sign, and send or keep; None where it became a draft, which is shown.
+
+    Raises:
+        Failure: the node refused it.
+        VerificationError, InputError: a draft cannot be signed by these keys.
+    """
+    if way.draft is not None:
+        who = signers_of(made, anchor, now())
+        for signer in signers:
+            made = signed_once_more(made, signer, who)
+        write_draft(way.draft, made)
+        show_draft(output, made, who, way.draft, verified=anchor is not None)
+        return None
+    signed = sign(Kind.DELEGATION, made.signed.payload, *signers)
+    if peer is not None:
+        submit(peer, made.body, signed, made.enrolments)
+    if way.out is not None:
+        write_signed(way.out, [signed])
+    return signed
+
+
+def countersign(output: Output, file: Path, signers: Sequence[Signer], anchor: Anchor | None, way: Way) -> None:
+    """Add signatures to a draft; once it has enough it is kept (--out) and sent (--node).
+
+    Raises:
+        Failure: the node refused it.
+        VerificationError, InputError: see :func:`signers_of` and :func:`signed_once_more`.
+    """
+    draft = read_draft(file)
+    who = signers_of(draft, anchor, now())
+    for signer in signers:
+        draft = signed_once_more(draft, signer, who)
+    if draft.signed.signatures:
+        who.check(draft.signed, threshold=1)
+    write_draft(file, draft)
+    if who.missing(draft.signed):
+        show_draft(output, draft, who, file, verified=anchor is not None)
+        return
+    with way.open() as peer:
         if peer is not None:
-            _submit(peer, body, signed, proofs)
-    if out is not None:
-        write_signed(out, [signed])
-    _show(output, body, signed, out, node)
+            submit(peer, draft.body, draft.signed, draft.enrolments)
+    if way.out is not None:
+        write_signed(way.out, [draft.signed])
+    if way.node is None and way.out is None:
+        show_draft(output, draft, who, file, verified=anchor is not None)
+        return
+    _show(output, draft.body, draft.signed, way.out, way.node)
+
+
+def show_draft(output: Output, draft: Draft, who: Signers, file: Path, *, verified: bool) -> None:
+    """What is being signed, by whom it is signed, and what it lacks."""
+    missing, body = who.missing(draft.signed), draft.body
+    output.document(
+        {
+            "file": str(file),
+            "child": str(body.child),
+            "parent": str(body.parent),
+            "version": body.version,
+            "hash": body.hash.hex(),
+            "signed_by": [signature.key_id for signature in draft.signed.signatures],
+            "threshold": who.threshold,
+            "missing": missing,
+            "chain_verified": verified,
+        }
+    )
+    rows = changes(draft)
+    rows += [("signed by", signature.key_id) for signature in draft.signed.signatures]
+    rows.append(("signatures", f"{who.threshold - missing} of {who.threshold}"))
+    rows.append(("in force at", Text("no node yet", style="yellow")))
+    output.show(pairs(rows))
+    if not verified:
+        output.note("What it rests on is not verified: name the pinned root key with --root.")
+    if missing:
+        output.note(f"Next: idtrace delegate --sign {file} --key FILE --root ROOT.pub")
+    else:
+        output.note(f"Complete: idtrace delegate --sign {file} --node HOST:PORT")
 
 
 def _zones(zone: str, child: str | None, *, root_zone: bool) -> tuple[Prefix, Prefix]:
@@ -154,9 +287,15 @@ def _zones(zone: str, child: str | None, *, root_zone: bool) -> tuple[Prefix, Pr
     return ROOT, ROOT
 
 
-def _current(
+def known_version(
     node: Node | None, file: Path | None, target: Prefix, signers: Sequence[Signer], anchor: Anchor | None
-) -> Delegation | None:
+) -> tuple[tuple[Signed, ...], Delegation | None]:
+    """The chain towards a zone, from a file or from the node, and the version in force; checked.
+
+    Raises:
+        Failure: the node refused, or what it shows is signed by others and no root key is pinned.
+        VerificationError: it is not genuine.
+    """
     if file is not None:
         chain = read_signed(file, Kind.DELEGATION)
     elif node is not None:
@@ -165,12 +304,12 @@ def _current(
         except Failure as failure:
             # A root that has no key set yet knows nothing of any zone, its own included.
             if target.is_root and failure.error.reason is Reason.NOT_AUTHORITATIVE:
-                return None
+                return (), None
             raise
     else:
-        return None
+        return (), None
     public = [signer.public_key for signer in signers]
-    return current_delegation(chain, target, public, anchor, now())
+    return tuple(chain), current_delegation(chain, target, public, anchor, now())
 
 
 def _from_application(node: Node, target: Prefix, proofs: list[Signed], terms: Terms) -> tuple[list[Signed], Terms]:
@@ -185,10 +324,15 @@ def _from_application(node: Node, target: Prefix, proofs: list[Signed], terms: T
     proofs = proofs + [signed_from_pb(signed, "enrolments") for signed in answer.enrolments]
     hosted = application.hosted if terms.hosted is None else terms.hosted
     endpoints = terms.endpoints or application.endpoints
-    return proofs, Terms(endpoints, hosted, terms.days, terms.threshold, terms.drop_keys, terms.revoke)
+    return proofs, replace(terms, endpoints=endpoints, hosted=hosted)
 
 
-def _submit(node: Node, body: Delegation, signed: Signed, proofs: list[Signed]) -> None:
+def submit(node: Node, body: Delegation, signed: Signed, proofs: Sequence[Signed]) -> None:
+    """Bring a signed delegation to the parent's node.
+
+    Raises:
+        Failure: as :meth:`Node.write`.
+    """
     stub = delegation_pb2_grpc.DelegationServiceStub(node.channel)
     key, message = idempotency_key(signed.payload, Kind.DELEGATION), signed_to_pb(signed)
     if body.state is State.REVOKED:
@@ -224,7 +368,7 @@ def _show(output: Output, body: Delegation, signed: Signed, out: Path | None, no
         ("state", Text.assemble(word, f", version {body.version}")),
         ("until", utc(body.expires)),
     ]
-    rows += [("key", f"{key.key.key_id}  {', '.join(sorted(key.roles))}") for key in body.keys]
+    rows += [("key", key_text(key)) for key in body.keys]
     if body.endpoints:
         rows.append(("answers at", ", ".join(body.endpoints) + (" (hosted)" if body.hosted else "")))
     rows.append(("kept in", str(out)) if out else ("", ""))

@@ -9,6 +9,7 @@ import typer
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from rich.table import Table
 
+from idtrace.cli import root, rotate
 from idtrace.cli.files import read_file, write_signed
 from idtrace.cli.options import (
     JsonOption,
@@ -22,11 +23,12 @@ from idtrace.cli.output import pairs
 from idtrace.delegation import Role
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Prefix
-from idtrace.serving.keyfile import KEY_FILE_BYTES_MAX, load_public_keys, write_private_key, write_public_key
+from idtrace.serving.keyfile import write_private_key, write_public_key
+from idtrace.serving.rootfile import ROOT_FILE_BYTES_MAX, load_root_keys
 from idtrace.signature import PublicKey
 from idtrace.statements import enrol as prove_possession
 
-app = typer.Typer(help="Make keys, look at them, and enrol them for a zone.", no_args_is_help=True)
+app = typer.Typer(help="Make keys, enrol them for a zone, and end them; follow the root's keys.", no_args_is_help=True)
 
 
 @app.command()
@@ -67,16 +69,16 @@ def show(
     passphrase_prompt: PassphrasePromptOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the id and the public half of every key in a file.
+    """Show the id and the public half of every key in a file; of a file that pins the root, those in force.
 
     Example: idtrace key show root.key.pub
     """
     del as_json
     output = output_of(ctx)
-    if b" PRIVATE KEY-----" in read_file(file, KEY_FILE_BYTES_MAX):
+    if b" PRIVATE KEY-----" in read_file(file, ROOT_FILE_BYTES_MAX):
         keys: tuple[PublicKey, ...] = (signer_of(file, passphrase_env, prompt=passphrase_prompt).public_key,)
     else:
-        keys = load_public_keys(file)
+        keys = load_root_keys(file).latest.keys
     output.document({"file": str(file), "keys": [_json(key) for key in keys]})
     output.show(*(_table(key) for key in keys))
 
@@ -117,6 +119,13 @@ def enrol(
         )
     )
     output.note("Send the enrolment file to the parent; the private key stays here.")
+
+
+app.command()(rotate.rotate)
+app.command()(rotate.revoke)
+app.command()(root.root_next)
+app.command()(root.root_sign)
+app.command()(root.root_update)
 
 
 def _json(key: PublicKey) -> dict[str, str]:

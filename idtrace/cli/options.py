@@ -5,18 +5,21 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from idtrace.chain import Anchor
+from idtrace.cli.files import read_signed
 from idtrace.cli.output import Output
 from idtrace.delegation import check_endpoint
 from idtrace.errors import InputError, Reason
-from idtrace.serving.keyfile import load_public_keys, load_signer
-from idtrace.signature import MemorySigner
+from idtrace.rootkeys import RootKeys
+from idtrace.serving.keyfile import load_signer
+from idtrace.serving.rootfile import load_root_keys
+from idtrace.signature import Kind, MemorySigner
 
 # A batch of 2,000 records is verified in half a second; a node cuts any deadline at 30 s.
 TIMEOUT_SECONDS: float = 10.0
@@ -86,6 +89,10 @@ RootOption = Annotated[
     Path,
     typer.Option("--root", metavar="ROOT.pub", envvar="IDTRACE_ROOT", help="Pinned root key: all that is trusted."),
 ]
+RootUpdateOption = Annotated[
+    list[Path] | None,
+    typer.Option("--root-update", metavar="FILE", help="Signed updates of the pinned root keys, in order; repeatable."),
+]
 OptionalRootOption = Annotated[
     Path | None,
     typer.Option(
@@ -107,12 +114,23 @@ def now() -> int:
 
 
 def anchor_of(root: Path) -> Anchor:
-    """The pinned keys of a file.
+    """The root keys that a file pins, as they are now.
 
     Raises:
-        InputError: as :func:`load_public_keys`.
+        InputError: as :func:`load_root_keys`.
     """
-    return Anchor.of(*load_public_keys(root))
+    return load_root_keys(root).anchor
+
+
+def roots_of(root: Path, updates: Sequence[Path] | None = None) -> RootKeys:
+    """The root keys that a file pins, and those that signed updates have put in their place.
+
+    Raises:
+        InputError: as :func:`load_root_keys` and :func:`read_signed`.
+        VerificationError: an update does not follow.
+    """
+    signed = [one for file in updates or () for one in read_signed(file, Kind.ROOT_KEYS)]
+    return load_root_keys(root).updated_by(signed, now=now())
 
 
 def signer_of(key: Path, env: str | None = None, *, prompt: bool = False) -> MemorySigner:

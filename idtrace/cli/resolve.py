@@ -26,10 +26,11 @@ from idtrace.cli.options import (
     JsonOption,
     ResolverOption,
     RootOption,
+    RootUpdateOption,
     TimeoutOption,
-    anchor_of,
     now,
     output_of,
+    roots_of,
 )
 from idtrace.cli.output import Output, failure_of, pairs, plain
 from idtrace.cli.show import (
@@ -258,6 +259,7 @@ def resolve(
     identifiers: Annotated[list[str], typer.Argument(metavar="ID...", help="Identifiers, or any codes as scanned.")],
     resolver: ResolverOption,
     root: RootOption,
+    root_update: RootUpdateOption = None,
     save: Annotated[
         Path | None, typer.Option("--save", metavar="FILE", help="Keep the proof (.json: readable; else binary).")
     ] = None,
@@ -273,7 +275,7 @@ def resolve(
     output = output_of(ctx)
     if save is not None and len(identifiers) > 1:
         raise typer.BadParameter("one proof goes into one file: give one identifier", param_hint="--save")
-    anchor = anchor_of(root)
+    anchor = roots_of(root, root_update).anchor
     with connect(resolver, timeout) as node:
         results = resolve_all(node, identifiers, anchor, fresh=fresh)
     for result in results:

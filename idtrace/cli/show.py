@@ -11,12 +11,13 @@ from rich.text import Text
 from rich.tree import Tree
 
 from idtrace.bundle import Bundle, Denied, Verdict
+from idtrace.checks import Check
 from idtrace.cli.output import listing, pairs, plain, plain_bytes
 from idtrace.delegation import Delegation, State
 from idtrace.errors import InputError
 from idtrace.record import Permission, Record, RecordBody, Status
 from idtrace.statements import Receipt
-from idtrace.verification import Check, Report
+from idtrace.verification import Report
 
 _STATUS_STYLES: Final = {
     Status.ACTIVE: "bold green",
@@ -141,10 +142,12 @@ def _outcome(bundle: Bundle) -> str:
 
 
 def checks_table(checks: Sequence[Check]) -> RenderableType:
-    """Every step of a verification with ✓ or ✗."""
+    """Every step of a verification with ✓ or ✗; a dot stands for what could not be checked."""
     table = listing("", "check", "finding")
     for check in checks:
         mark = Text("✓", style="green") if check.passed else Text("✗", style="bold red")
+        if not check.made:
+            mark = Text("·", style="dim")
         finding = Text(plain(check.detail))
         if check.reason is not None:
             finding.append(f"  {check.reason}", style="red")
@@ -194,7 +197,11 @@ def _data_json(data: bytes | None) -> dict[str, str]:
 
 def report_json(report: Report) -> dict[str, Any]:
     """The steps of a verification for programs."""
-    checks = [{"name": c.name, "passed": c.passed, "reason": c.reason or "", "detail": c.detail} for c in report.checks]
+    checks = [
+        {"name": c.name, "passed": c.passed, "reason": c.reason or "", "detail": c.detail}
+        | ({} if c.made else {"made": False})
+        for c in report.checks
+    ]
     body: dict[str, Any] = {"verdict": report.verdict, "valid": report.valid, "checks": checks}
     if report.record is not None:
         parsed = RecordBody.parse(report.record.signed.payload)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from idtrace.bundle import Denied, Referred
+from idtrace.bundle import Denied, NodeAnswer, Referred
 from idtrace.chain import Anchor, Context, TrustedChain
 from idtrace.cli.client import Node
 from idtrace.cli.exits import ExitCode, Failure
 from idtrace.delegation import Delegation
 from idtrace.errors import InputError, Reason, RefusedError, VerificationError
 from idtrace.identifier import Identifier, Prefix
+from idtrace.logproof import check_recorded
 from idtrace.record import Record, RecordBody, check_values
 from idtrace.signature import CheckBudget, Kind, PublicKey, Signed, verify
 from idtrace.statements import Receipt
@@ -94,19 +95,21 @@ def current_record(
             hint = _where(answer.delegations)
             raise Failure(ExitCode.REFUSED, elsewhere, title=f"refused by {node.address}", hint=hint)
         case Record() as record:
-            return record, _genuine(record, answer.delegations, identifier, own, anchor, now)
+            return record, _genuine(record, answer, identifier, own, anchor, now)
 
 
 def _genuine(
     record: Record,
-    delegations: Sequence[Signed],
+    answer: NodeAnswer,
     identifier: Identifier,
     own: PublicKey,
     anchor: Anchor | None,
     now: int,
 ) -> RecordBody:
     if anchor is not None:
-        return trusted_chain(delegations, anchor, now).check_record(record, identifier, Context.at(now)).body
+        chain = trusted_chain(answer.delegations, anchor, now)
+        context, proof, currency = Context.at(now), answer.proof, answer.currency
+        return check_recorded(record, identifier, chain, context, proof=proof, currency=currency).body
     _require_own(record.signed, Kind.RECORD, [own], f"the current version of {identifier}")
     body = RecordBody.parse(record.signed.payload)
     if body.identifier != identifier:

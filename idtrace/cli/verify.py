@@ -13,12 +13,13 @@ from idtrace.bundle import Bundle, Denied
 from idtrace.chain import Anchor
 from idtrace.cli.exits import verdict_code
 from idtrace.cli.files import read_bundle
-from idtrace.cli.options import JsonOption, RootOption, anchor_of, now, output_of
+from idtrace.cli.options import JsonOption, RootOption, RootUpdateOption, now, output_of, roots_of
 from idtrace.cli.output import Output, pairs
 from idtrace.cli.show import chain_tree, checks_table, record_view, report_json, utc, verdict_line
 from idtrace.delegation import Delegation
 from idtrace.errors import InputError, Reason
 from idtrace.record import TIME_MAX, Record, RecordBody, Status
+from idtrace.rootkeys import RootKeys
 from idtrace.statements import Denial
 from idtrace.verification import Report, verify_bundle
 
@@ -38,6 +39,7 @@ def verify(
     ctx: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Saved proof, in either form.")],
     root: RootOption,
+    root_update: RootUpdateOption = None,
     at: Annotated[
         str,
         typer.Option("--at", metavar="TIME", help="Verify as of a time such as 2026-01-31T00:00:00Z. [default: now]"),
@@ -50,11 +52,11 @@ def verify(
     """
     del as_json
     output = output_of(ctx)
-    anchor = anchor_of(root)
+    roots = roots_of(root, root_update)
     moment = _time(at) if at else now()
     proof = read_bundle(bundle)
-    report = verify_bundle(proof, anchor, now=moment)
-    window = _valid_window(proof, anchor, moment) if _is_untimely(report) else None
+    report = verify_bundle(proof, roots.in_force_at(moment).anchor, now=moment)
+    window = _window(proof, roots, moment) if _is_untimely(report, roots) else None
     body = {"identifier": str(proof.identifier), "at": moment, **report_json(report)}
     output.document(body | ({"valid_from": window[0], "valid_until": window[1]} if window else {}))
     _show(output, proof, report, moment, is_late=window is not None)
@@ -86,17 +88,29 @@ def _nearest(moment: int, start: int, end: int) -> int:
     return max(start, min(moment, end))
 
 
-def _is_untimely(report: Report) -> bool:
-    return not report.valid and report.checks[-1].reason in _UNTIMELY
+def _is_untimely(report: Report, roots: RootKeys) -> bool:
+    reason = None if report.valid else report.checks[-1].reason
+    return reason in _UNTIMELY or (reason is Reason.ROOT_MISMATCH and len(roots.versions) > 1)
 
 
-def _valid_window(proof: Bundle, anchor: Anchor, moment: int) -> tuple[int, int] | None:
-    """First and last second at which the bundle is valid; None where it never is.
+def _window(proof: Bundle, roots: RootKeys, moment: int) -> tuple[int, int] | None:
+    """First and last second at which the bundle is valid, under the latest root keys that it is valid under."""
+    end = TIME_MAX
+    for version in reversed(roots.versions):
+        window = _valid_window(proof, version.anchor, moment, (version.issued_at, end))
+        if window is not None:
+            return window
+        end = version.issued_at - 1
+    return None
+
+
+def _valid_window(proof: Bundle, anchor: Anchor, moment: int, within: tuple[int, int]) -> tuple[int, int] | None:
+    """First and last second, of those in which the root keys are in force, at which the bundle is valid.
 
     The times stand in bodies that nobody has verified yet, so they only say where to look: the second of the window
     that is nearest to ``moment`` has to verify.
     """
-    starts, ends = [0], [TIME_MAX]
+    starts, ends = [within[0]], [within[1]]
     try:
         for signed in proof.delegations:
             link = Delegation.parse(signed.payload)
