@@ -19,6 +19,7 @@ from registry.cassandra_bridge import Bridge
 from registry.storage import Outcome
 from registry.storage_cassandra import CassandraStorage
 from tests.core_fixtures import ZONE
+from tests.integration.test_storage_log import sound
 from tests.registry_fixtures import typed_record, until, write_of
 from tests.storages import STORAGES, cassandra_settings
 
@@ -74,7 +75,7 @@ async def tables(tmp_path: Path) -> AsyncIterator[Tables]:
     await bridge.close()
 
 
-@pytest.mark.parametrize("point", ["swapped", "half"])
+@pytest.mark.parametrize("point", ["swapped", "half", "logged"])
 async def test_a_node_that_only_reads_shows_a_dead_writers_batch_whole(
     tmp_path: Path, reader: CassandraStorage, point: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -87,6 +88,9 @@ async def test_a_node_that_only_reads_shows_a_dead_writers_batch_whole(
     keys = [f"key-{name}" for name in NAMES]
     assert len(await reader.earlier(ZONE, keys)) == len(keys)
     assert None not in [await reader.record(name) for name in NAMES]
+    assert len(await sound(reader)) == len(NAMES)
+    stored = [await reader.stored(name) for name in NAMES]
+    assert [one and one.index for one in stored] == list(range(len(NAMES)))
     again = [write_of(typed_record(name), key) for name, key in zip(NAMES, keys, strict=True)]
     assert await reader.commit(again) == [Outcome.KEY_USED] * len(NAMES)
 
@@ -101,6 +105,7 @@ async def test_what_a_writer_staged_and_never_swapped_goes_away_once_the_head_ha
         await asyncio.sleep(0.5)
         assert [row.batch_id for row in await tables.rows("staged")] == [left.batch_id]
     assert await reader.heads(NAMES) == {}
+    assert await sound(reader) == []
     assert await reader.commit([write_of(typed_record("88.118.8/B"), "key-b")]) == [Outcome.COMMITTED]
     end = time.monotonic() + WHOLE_WITHIN_SECONDS
     while left.batch_id in {row.batch_id for row in await tables.rows("staged") + await tables.rows("staging")}:

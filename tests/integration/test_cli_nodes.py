@@ -11,11 +11,10 @@ import pytest
 import structlog
 
 from idtrace.cli.exits import ExitCode
-from idtrace.delegation import Role
 from resolver import server as resolver_server
 from resolver.config import ResolverConfig
 from tests.cli import Ran, idtrace, key_file
-from tests.core_fixtures import PINNED
+from tests.core_fixtures import PINNED, USUAL
 from tests.nodes import Nodes, free_port
 
 ITEM = "88.118/SN-1"
@@ -73,7 +72,7 @@ class Tree:
         out = self.folder / f"{zone}.enrol.json"
         key = self.key(f"owner of {zone}")
         ran = await self.run(
-            "key", "enrol", key, "--zone", zone, "--out", out, *(x for role in Role for x in ("--role", role))
+            "key", "enrol", key, "--zone", zone, "--out", out, *(x for role in USUAL for x in ("--role", role))
         )
         assert ran.code == 0
         return out
@@ -151,7 +150,7 @@ async def test_from_an_application_to_a_zone(tree: Tree) -> None:
     shown = await tree.at("88", "prefix", "status", "88.118")
     assert "ops@maker.example" in shown.said
     assert "status ENABLED" in shown.said
-    assert len((await tree.at("88", "prefix", "status", "88.118", "--json")).json["enrolments"]) == len(Role)
+    assert len((await tree.at("88", "prefix", "status", "88.118", "--json")).json["enrolments"]) == len(USUAL)
     hand_out = ("delegate", "--zone", "88", "--child", "88.118", *admin, "--applied", "--root", tree.root)
     hostless = await tree.at("88", *hand_out)
     assert hostless.code == ExitCode.REFUSED

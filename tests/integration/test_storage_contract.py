@@ -25,8 +25,9 @@ from idtrace.errors import InputError, Reason
 from idtrace.record import Status
 from registry.config import RegistryConfig
 from registry.server import open_storage
+from registry.sqlite_rows import VARIABLES_MAX
 from registry.storage import Claim, Earlier, Grant, Outcome, Storage, Write
-from registry.storage_sqlite import INLINE_KEYS_MAX, VARIABLES_MAX, SqliteStorage
+from registry.storage_sqlite import INLINE_KEYS_MAX, SqliteStorage
 from tests.core_fixtures import NOW, ZONE, delegate, delegation, links, revocation
 from tests.registry_fixtures import ENDED, head_of, typed_record, write_of
 from tests.storages import STORAGES

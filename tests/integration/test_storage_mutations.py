@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import pytest
 
+from registry.logbook import Stamp
 from registry.storage import Earlier, Grant, Head, Outcome, Write
 from tests.contract.places import MemoryPlace
 from tests.contract.program import Stage, run_program
@@ -139,9 +140,9 @@ class LostAfterFailure(MemoryStorage):
         super().__init__()
         self._before: list[tuple[dict[str, Head], dict[tuple[str, str], Earlier]]] = []
 
-    def _commit(self, writes: Sequence[Write]) -> list[Outcome]:
+    def _commit(self, writes: Sequence[Write], stamp: Stamp | None) -> list[Outcome]:
         self._before[:] = [(dict(self._heads), dict(self._keys))]
-        return super()._commit(writes)
+        return super()._commit(writes, stamp)
 
     async def reopen(self) -> None:
         if self._failed and self._before:
@@ -170,10 +171,10 @@ class PrefixByText(MemoryStorage):
 class TwoWinners(MemoryStorage):
     """What is decided on was read before the batch's turn came."""
 
-    def _commit(self, writes: Sequence[Write]) -> list[Outcome]:
+    def _commit(self, writes: Sequence[Write], stamp: Stamp | None) -> list[Outcome]:
         self._read = dict(self._heads), dict(self._keys)
         time.sleep(0.002)
-        return super()._commit(writes)
+        return super()._commit(writes, stamp)
 
     def _apply(self, write: Write) -> Outcome:
         heads, keys = self._heads, self._keys

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from registry.logbook import Stamp
 from registry.storage import Outcome, Write
 from registry.storage_cassandra import CassandraStorage
 from tests.contention import Account, complaints, contend, writing
@@ -73,9 +74,9 @@ class Several(MemoryStorage):
         super().__init__()
         self._turn = asyncio.Lock()
 
-    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def commit(self, writes: Sequence[Write], stamp: Stamp | None = None) -> list[Outcome]:
         async with self._turn:
-            return await super().commit(writes)
+            return await super().commit(writes, stamp)
 
 
 class PlainWrites(Several):
@@ -94,20 +95,20 @@ class AcknowledgesFirst(Several):
         super().__init__()
         self.later: set[asyncio.Task[list[Outcome]]] = set()
 
-    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        self.later.add(asyncio.create_task(self._later(writes)))
+    async def commit(self, writes: Sequence[Write], stamp: Stamp | None = None) -> list[Outcome]:
+        self.later.add(asyncio.create_task(self._later(writes, stamp)))
         return [Outcome.COMMITTED] * len(writes)
 
-    async def _later(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def _later(self, writes: Sequence[Write], stamp: Stamp | None) -> list[Outcome]:
         await asyncio.sleep(0.01)
-        return await super().commit(writes)
+        return await super().commit(writes, stamp)
 
 
 class FalseConflicts(Several):
     """Planted: the answer to some swaps is lost, and the head that they have moved is taken for somebody else's."""
 
-    async def commit(self, writes: Sequence[Write]) -> list[Outcome]:
-        outcomes = await super().commit(writes)
+    async def commit(self, writes: Sequence[Write], stamp: Stamp | None = None) -> list[Outcome]:
+        outcomes = await super().commit(writes, stamp)
         if len(self.batches) % 10:
             return outcomes
         return [Outcome.CONFLICT if outcome is Outcome.COMMITTED else outcome for outcome in outcomes]
