@@ -64,7 +64,7 @@ check: setup
 	@$(BIN)/codespell README.md ARCHITECTURE.md CHANGELOG.md Makefile .ci helm idtrace registry resolver loadtest tests proto
 	@$(BIN)/buf lint proto
 	@$(BIN)/buf breaking proto --against proto/released.json
-	@$(PYTEST) tests/unit tests/scenarios
+	@$(PYTEST) tests/unit tests/scenarios tests/test_*.py
 
 # Coverage goes through files: each test process writes one, and the gate reads their sum.
 test: setup

@@ -61,26 +61,30 @@ class LogConfig:
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object], base: Path, node_key: Path) -> LogConfig | None:
-        """Read the table ``log`` of a node's configuration; None where there is none: the node keeps no log.
+        """Read the table ``log`` of a node's configuration; None where all of it is empty: the node keeps no log.
 
         Raises:
             InputError: naming the key and the rule.
         """
-        table = mapping.get("log")
-        if table is None:
-            return None
+        table = mapping.get("log", {})
         if not isinstance(table, Mapping):
             raise InputError(Reason.FIELD_MALFORMED, "setting log is not a table", field="log")
         settings = Settings(table, base, table="log")
-        currency_key = settings.path("currency_key") if "currency_key" in table else node_key
-        config = cls(
-            settings.text("origin"),
-            settings.path("key"),
-            currency_key,
-            settings.text("listen", ""),
-            settings.path("policy") if "policy" in table else None,
-        )
+        origin = settings.text("origin", "")
+        key, currency_key = settings.text("key", ""), settings.text("currency_key", "")
+        listen, policy = settings.text("listen", ""), settings.text("policy", "")
         settings.end()
+        if not any((origin, key, currency_key, listen, policy)):
+            return None
+        if not key:
+            raise InputError(Reason.FIELD_MALFORMED, "setting log.key is missing", field="log.key")
+        config = cls(
+            origin,
+            base / key,
+            base / currency_key if currency_key else node_key,
+            listen,
+            base / policy if policy else None,
+        )
         if not is_log_name(config.origin):
             rule = "is a lower-case path of letters, digits, dots, hyphens and slashes"
             raise InputError(Reason.FIELD_MALFORMED, f"origin {rule}", field="log.origin")
