@@ -98,7 +98,7 @@ class Refused:
         status: HTTP status.
         reason: why; LOG_INCONSISTENT with a request that the log has signed is evidence against that log: keep it.
         detail: one sentence.
-        seen_size: what the witness has seen, for the log to start its proof from (status 409 only).
+        seen_size: what the witness has seen, for the log to start its proof from (CHECKPOINT_STALE only).
     """
 
     status: int
@@ -150,8 +150,8 @@ def _proved(request: AddCheckpoint, seen: Seen) -> Accepted | Refused:
         try:
             check_consistency(seen.size, seen.root, new.size, new.root, request.proof)
         except VerificationError as error:
-            forked = error.reason is Reason.LOG_INCONSISTENT
-            return Refused(409 if forked else 422, error.reason, error.detail, seen.size if forked else None)
+            # Two roots of one size are status 409 as well, and no size goes with it: from nowhere would a proof help.
+            return Refused(409 if error.reason is Reason.LOG_INCONSISTENT else 422, error.reason, error.detail)
     return Accepted(request.checkpoint.origin, seen, new, request.note)
 
 

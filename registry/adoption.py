@@ -2,6 +2,8 @@
 
 Asked at start until every zone is there, and then every ``refresh_seconds``, so that a renewed delegation (new keys, a
 later expiry) arrives without anybody touching this node. A version lower than the one held is refused (rollback).
+
+The root asks nobody: its key set is brought to one of its nodes, and any other node on the same store reads it there.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from idtrace import wire
 from idtrace.chain import Anchor, Context, Link, TrustedChain
 from idtrace.delegation import Delegation, Role
 from idtrace.entry import Entry, EntryKind
-from idtrace.errors import IdtraceError, InputError, Reason, VerificationError
+from idtrace.errors import BusyError, IdtraceError, InputError, Reason, VerificationError
 from idtrace.identifier import ROOT, Identifier, Prefix
 from idtrace.signature import Signed
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc
@@ -48,9 +50,11 @@ class Adoption:
         node_key_id: str = "",
         *,
         stamper: Stamper | None = None,
+        on_commit: Callable[[], object] = lambda: None,
     ) -> None:
         self._storage = storage
         self._authority = authority
+        self._on_commit = on_commit  # called when new keys are in the log
         self._parents = parents
         self._clock = clock
         self._node_key_id = node_key_id
@@ -62,11 +66,26 @@ class Adoption:
         retry = RETRY_SECONDS_FIRST
         while True:
             for zone in sorted(self._authority.wanted):
-                if not zone.is_root:
-                    await self._refresh(zone)
+                await (self._read_again() if zone.is_root else self._refresh(zone))
             missing = [zone for zone in self._authority.wanted if zone not in self._authority.own]
             await asyncio.sleep(retry if missing else refresh_seconds)
             retry = min(retry * 1.5, RETRY_SECONDS_MAX)
+
+    async def _read_again(self) -> None:
+        """Take over the root's key set where another node on this store has been given a newer one."""
+        try:
+            stored = (await self._storage.chains()).get(str(ROOT), ())
+            links = tuple(wire.signed_from_bytes(link) for link in stored)
+            chain = news(self._authority, ROOT, links, self._clock()) if links else None
+            if chain is not None:
+                self._authority.adopt(ROOT, chain.links)
+                log.info("root's key set adopted", version=chain.delegation.version)
+        except IdtraceError as error:
+            self._tell(ROOT, "", "root's key set in the store refused", str(error.reason))
+        except Exception:  # the store's own; the next round tries again
+            log.exception("root's key set not read")
+        else:
+            self._told.pop((ROOT, ""), None)
 
     async def _refresh(self, zone: Prefix) -> None:
         for parent in self._parents:
@@ -94,11 +113,22 @@ class Adoption:
                 return
 
     async def begin_log(self) -> None:
-        """Begin an empty log with the keys of the own zones that are held already. Call it before anything commits."""
-        if self._stamper is None or (await self._storage.log_edge()).head.size:
+        """Begin an empty log with the keys of the own zones that are held already. Call it before anything commits.
+
+        A log whose last checkpoint is by an earlier key goes on with such an entry under the new one: else nothing that
+        is in it could be proven until somebody registers something. It is a commit like any other, so the log never has
+        two checkpoints of one size, and a node that dies on the way makes up for it at its next start.
+        """
+        if self._stamper is None:
             return
-        for zone, links in sorted(self._authority.own.items()):
-            await self._keep(zone, [link.signed for link in links], begins=True)
+        head = (await self._storage.log_edge()).head
+        if head.size and self._stamper.writer.has_signed(head):
+            return
+        try:
+            for zone, links in sorted(self._authority.own.items())[: 1 if head.size else None]:
+                await self._keep(zone, [link.signed for link in links], begins=True)
+        except BusyError as error:  # the clock is behind the last commit: the next one has to wait for it as well
+            log.warning("the log goes on without its keys", reason=str(error.reason), detail=error.detail)
 
     async def _keep(self, zone: Prefix, links: Sequence[Signed], *, begins: bool = False) -> None:
         """Store the chain of an own zone; a node with a log logs the zone's new keys before it serves it by them."""
@@ -113,6 +143,7 @@ class Adoption:
             held = self._authority.own.get(zone, ())
             is_news = begins or not held or held[-1].signed != own  # else only a link above it is another
             await self._storage.put_chain(str(zone), stored, Logged(stamp, entry) if is_news else None)
+        self._on_commit()
 
     def _tell(self, zone: Prefix, parent: str, event: str, reason: str = "") -> None:
         """Warn once until it changes: a node that lacks a zone asks twice a second."""

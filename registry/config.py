@@ -19,6 +19,10 @@ MESSAGE_BYTES_MAX = 8_388_608
 IN_FLIGHT_MAX = 512
 # A node that has thousands of own zones is a hosting node: hosted zones need no entry here.
 ZONES_MAX = 64
+# Witnesses answer within a round trip or two, also across the world; who has to wait longer asks again with its key.
+WITNESS_WAIT_SECONDS = 5.0
+# The longest of the deadlines that callers may have (30 s) less what registering itself may take.
+WITNESS_WAIT_SECONDS_MAX = 25.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,8 @@ class StorageConfig:
 class LogConfig:
     """The node's log: its name (``origin``), the file of its key, and of the key that says "latest" and "absent".
 
-    ``listen`` is where it is served as files over HTTP ("": nowhere); ``policy`` names its witnesses (tlog-policy).
+    ``listen`` is where it is served as files over HTTP ("": nowhere); ``policy`` names its witnesses (tlog-policy), and
+    who asks for a witnessed receipt waits ``witness_wait_seconds`` for them at most.
     """
 
     origin: str
@@ -58,6 +63,7 @@ class LogConfig:
     currency_key: Path
     listen: str = ""
     policy: Path | None = None
+    witness_wait_seconds: float = WITNESS_WAIT_SECONDS
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object], base: Path, node_key: Path) -> LogConfig | None:
@@ -73,6 +79,7 @@ class LogConfig:
         origin = settings.text("origin", "")
         key, currency_key = settings.text("key", ""), settings.text("currency_key", "")
         listen, policy = settings.text("listen", ""), settings.text("policy", "")
+        wait = settings.seconds("witness_wait_seconds", WITNESS_WAIT_SECONDS, least=0.0, most=WITNESS_WAIT_SECONDS_MAX)
         settings.end()
         if not any((origin, key, currency_key, listen, policy)):
             return None
@@ -84,6 +91,7 @@ class LogConfig:
             base / currency_key if currency_key else node_key,
             listen,
             base / policy if policy else None,
+            wait,
         )
         if not is_log_name(config.origin):
             rule = "is a lower-case path of letters, digits, dots, hyphens and slashes"

@@ -169,6 +169,14 @@ class Cosigning:
         """Size of the last checkpoint that met the quorum."""
         return self._published.size if self._published else 0
 
+    def is_witnessed(self, note: Note, *, now: int) -> bool:
+        """Whether the policy's quorum has cosigned this checkpoint.
+
+        Raises:
+            VerificationError: COSIGNATURE_INVALID.
+        """
+        return self._policy.witnessing(note, now=now).met
+
     def restore(self, note: Note) -> None:
         """Begin with the checkpoint that was published last, before the first one is offered.
 

@@ -54,6 +54,7 @@ class LogReading:
         self._store = store
         self._full: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._rows: OrderedDict[Tile, list[list[bytes]]] = OrderedDict()  # a tile of one width never changes
+        self._above: tuple[int, int, tuple[bytes, ...]] | None = None  # a full tile, a size, its path in that tree
 
     async def tile(self, tile: Tile) -> bytes:
         """Bytes of a tile of this width.
@@ -91,7 +92,24 @@ class LogReading:
             RefusedError: NOT_LOGGED where the log has not grown that far.
             InputError: PROOF_MALFORMED where a tree of that size has no such entry.
         """
-        return await self._folded(merkle.inclusion_plan(index, size), size)
+        path = self._in_full_tile(index, size)
+        if path is not None:
+            return path
+        plan = merkle.inclusion_plan(index, size)
+        path = await self._folded(plan, size)
+        if size >> TILE_HEIGHT > index >> TILE_HEIGHT:
+            self._above = (index >> TILE_HEIGHT, size, path[TILE_HEIGHT:])
+        return path
+
+    def _in_full_tile(self, index: int, size: int) -> tuple[bytes, ...] | None:
+        """The path, where the one asked for before was of the same full tile: above it the two have the same hashes."""
+        if self._above is None or self._above[:2] != (index >> TILE_HEIGHT, size) or index < 0:
+            return None
+        rows = self._rows.get(Tile(0, index >> TILE_HEIGHT))
+        if rows is None:
+            return None
+        within = index % TILE_WIDTH
+        return (*(rows[level][within >> level ^ 1] for level in range(TILE_HEIGHT)), *self._above[2])
 
     async def consistency(self, old_size: int, new_size: int) -> tuple[bytes, ...]:
         """Proof that the tree of the old size is the beginning of that of the new one.

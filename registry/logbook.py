@@ -109,6 +109,11 @@ class LogWriter:
         """The log's name."""
         return self._signer.key.name
 
+    def has_signed(self, head: LogHead) -> bool:
+        """Whether a log's checkpoint bears a line by this key; one by an earlier key is believed by nobody any more."""
+        ours = (self._signer.key.name, self._signer.key.key_id)
+        return ours in ((line.name, line.key_id) for line in Note.parse(head.note).signatures)
+
     def draft(self, edge: Edge, now: int) -> LogDraft:
         """Begin a batch at a time (s).
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import BinaryIO, Final
+from dataclasses import dataclass
+from typing import Final
 
 import grpc.aio
 
@@ -17,6 +16,7 @@ from idtrace.errors import InputError, Reason
 from idtrace.note import NoteSigner
 from idtrace.serving.edge import serve
 from idtrace.serving.keyfile import load_signer
+from idtrace.serving.lockfile import lock_file
 from idtrace.serving.rootfile import load_root_keys
 from idtrace.serving.settings import Settings
 from idtrace.signature import Signer
@@ -28,6 +28,7 @@ from registry.config import RegistryConfig
 from registry.grants import Grants
 from registry.logbook import LogWriter
 from registry.publishing import Publishing
+from registry.receipts import Receipts
 from registry.sequencer import Sequencer
 from registry.service import DelegationService, RegistryService
 from registry.stamping import Stamper
@@ -65,22 +66,6 @@ async def open_storage(config: RegistryConfig) -> Storage:
             raise InputError(Reason.FIELD_MALFORMED, detail, field="storage.engine")
 
 
-def _locked(path: Path) -> BinaryIO:
-    """A node keeps its grants in memory: a second one on the folder would serve what the first has disabled or revoked.
-
-    Raises:
-        InputError: FIELD_MALFORMED where another node has the folder.
-    """
-    file = path.open("ab")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system however the process ends
-    except BlockingIOError:
-        file.close()
-        rule = "another node runs on this folder"
-        raise InputError(Reason.FIELD_MALFORMED, rule, field=str(path.parent)) from None
-    return file
-
-
 def _log_signers(config: RegistryConfig, passphrase: bytes | None, node: Signer) -> tuple[NoteSigner | None, Signer]:
     """The key of the node's log, if it keeps one, and the key that says "latest" and "absent"."""
     if config.log is None:
@@ -102,6 +87,13 @@ def _standing(
     return Standing(storage, authority, key, node=node, currency=currency, clock=wall_clock, monotonic=monotonic)
 
 
+def _receipts(config: RegistryConfig, standing: Standing | None, publishing: Publishing | None) -> Receipts:
+    """At most half of all calls may wait for witnesses, so that those who do not are never kept out by their loss."""
+    seconds = config.log.witness_wait_seconds if config.log else 0.0
+    witnesses = publishing.witnesses if publishing else None
+    return Receipts(standing, witnesses, wait_seconds=seconds, waiting_max=(config.edge.in_flight_max + 1) // 2)
+
+
 def _all(*hear: Callable[[], object]) -> Callable[[], None]:
     def told() -> None:
         for one in hear:
@@ -110,67 +102,97 @@ def _all(*hear: Callable[[], object]) -> Callable[[], None]:
     return told
 
 
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """The parts of a node that have a task, and the services that it answers with."""
+
+    sequencer: Sequencer
+    adoption: Adoption
+    changes: Changes
+    publishing: Publishing | None
+    registry: RegistryService
+    delegations: DelegationService
+
+
+async def _built(config: RegistryConfig, storage: Storage) -> _Node:
+    """A node on an open store, with what it needs to know read from there.
+
+    Raises:
+        InputError: a key file or the policy cannot be used; the field says which.
+    """
+    passphrase = os.environ.get(config.passphrase_env, "").encode() or None
+    signer = load_signer(config.node_key, passphrase)
+    authority = Authority(load_root_keys(config.root_key).anchor, config.zones)
+    log_signer, currency_signer = _log_signers(config, passphrase, signer)
+    stamper = Stamper(LogWriter(log_signer), wall_clock, time.monotonic) if log_signer else None
+    publishing = Publishing(config.log, storage, config.data, wall_clock) if config.log else None
+    news = asyncio.Event()
+    committed = _all(news.set, publishing.grow) if publishing else news.set
+    grants = Grants(storage, authority, signer.public_key.key_id, wall_clock, committed, stamper=stamper)
+    changes = Changes(storage, authority, grants, news)
+    await changes.begin()
+    await grants.load()
+    key_id = signer.public_key.key_id
+    adoption = Adoption(storage, authority, config.parents, wall_clock, key_id, stamper=stamper, on_commit=committed)
+    await adoption.begin_log()
+    sequencer = Sequencer(storage, signer, wall_clock, committed, stamper=stamper)
+    standing = _standing(storage, authority, log_signer, signer, currency_signer)
+    registry = RegistryService(
+        storage=storage,
+        authority=authority,
+        sequencer=sequencer,
+        grants=grants,
+        changes=changes,
+        signer=signer,
+        clock=wall_clock,
+        receipts=_receipts(config, standing, publishing),
+        deadline_seconds_max=config.edge.deadline_seconds_max,
+        standing=standing,
+    )
+    return _Node(sequencer, adoption, changes, publishing, registry, DelegationService(authority, grants))
+
+
 async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None = None, stop: asyncio.Event) -> None:
     """Run a node until ``stop`` is set.
 
     Raises:
         InputError: a key file, the address or the store's settings cannot be used; the field says which.
     """
-    passphrase = os.environ.get(config.passphrase_env, "").encode() or None
-    signer = load_signer(config.node_key, passphrase)
-    anchor = load_root_keys(config.root_key).anchor
     config.data.mkdir(mode=0o700, parents=True, exist_ok=True)  # restricted values lie in it
-    with _locked(config.data / "lock"):
+    # A node keeps its grants in memory: a second one on the folder would serve what the first has disabled or revoked.
+    with lock_file(config.data / "lock", owner="another node runs on this folder", field=str(config.data)):
         storage = await open_storage(config)
-        authority = Authority(anchor, config.zones)
-        news = asyncio.Event()
-        publishing = Publishing(config.log, storage, config.data, wall_clock) if config.log else None
-        committed = _all(news.set, publishing.grow) if publishing else news.set
-        log_signer, currency_signer = _log_signers(config, passphrase, signer)
-        stamper = Stamper(LogWriter(log_signer), wall_clock, time.monotonic) if log_signer else None
-        grants = Grants(storage, authority, signer.public_key.key_id, wall_clock, committed, stamper=stamper)
-        changes = Changes(storage, authority, grants, news)
-        await changes.begin()
-        await grants.load()
-        adoption = Adoption(storage, authority, config.parents, wall_clock, signer.public_key.key_id, stamper=stamper)
-        await adoption.begin_log()
-        sequencer = Sequencer(storage, signer, wall_clock, committed, stamper=stamper)
-        standing = _standing(storage, authority, log_signer, signer, currency_signer)
-        registry = RegistryService(
-            storage=storage,
-            authority=authority,
-            sequencer=sequencer,
-            grants=grants,
-            changes=changes,
-            signer=signer,
-            clock=wall_clock,
-            standing=standing,
-        )
-
-        def add_services(server: grpc.aio.Server) -> None:
-            registry_pb2_grpc.add_RegistryServiceServicer_to_server(registry, server)
-            delegation_pb2_grpc.add_DelegationServiceServicer_to_server(DelegationService(authority, grants), server)
-
-        committing = asyncio.create_task(sequencer.run(), name="sequencer")
-        adopting = asyncio.create_task(adoption.run(config.refresh_seconds), name="adoption")
-        telling = asyncio.create_task(changes.run(), name="changes")
-        vitals = [committing, telling]
-        if publishing is not None:
-            vitals.append(asyncio.create_task(publishing.run(stop), name="publishing"))
-        # Without a sequencer nothing can be committed, and without the others nothing is told: the node ends, and its
-        # supervisor starts it anew.
-        for vital in vitals:
-            vital.add_done_callback(lambda _: stop.set())
         try:
-            await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
+            await _run(config, await _built(config, storage), on_ready, stop)
         finally:
-            for endless in (adopting, telling):
-                endless.cancel()
-                with suppress(asyncio.CancelledError):
-                    await endless
-            sequencer.close()
-            await committing
-            stop.set()  # whatever has ended the serving, publishing ends with it
-            for published in vitals[2:]:
-                await published
             await storage.close()
+
+
+async def _run(
+    config: RegistryConfig, node: _Node, on_ready: Callable[[str], None] | None, stop: asyncio.Event
+) -> None:
+    def add_services(server: grpc.aio.Server) -> None:
+        registry_pb2_grpc.add_RegistryServiceServicer_to_server(node.registry, server)
+        delegation_pb2_grpc.add_DelegationServiceServicer_to_server(node.delegations, server)
+
+    committing = asyncio.create_task(node.sequencer.run(), name="sequencer")
+    adopting = asyncio.create_task(node.adoption.run(config.refresh_seconds), name="adoption")
+    telling = asyncio.create_task(node.changes.run(), name="changes")
+    published = asyncio.create_task(node.publishing.run(stop), name="publishing") if node.publishing else None
+    # Without a sequencer nothing can be committed, and without the others nothing is told: the node ends, and its
+    # supervisor starts it anew.
+    for vital in (committing, telling, published):
+        if vital is not None:
+            vital.add_done_callback(lambda _: stop.set())
+    try:
+        await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
+    finally:
+        for endless in (adopting, telling):
+            endless.cancel()
+            with suppress(asyncio.CancelledError):
+                await endless
+        node.sequencer.close()
+        await committing
+        stop.set()  # whatever has ended the serving, publishing ends with it
+        if published is not None:
+            await published

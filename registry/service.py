@@ -18,7 +18,7 @@ from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Permission, Record, RecordBody, peek_identifier
 from idtrace.serving.errors import item_error
 from idtrace.signature import Kind, Signed, Signer, sign
-from idtrace.statements import DENIAL_SECONDS_MAX, Denial, DenialReason, PrefixStatus, Receipt
+from idtrace.statements import DENIAL_SECONDS_MAX, Denial, DenialReason, PrefixStatus
 from idtrace.v1 import delegation_pb2, registry_pb2, registry_pb2_grpc
 from idtrace.v1 import record_pb2 as pb
 from idtrace.v1.delegation_pb2_grpc import DelegationServiceServicer
@@ -29,6 +29,7 @@ from registry.delegating import ENROLMENTS_MAX, Step
 from registry.grants import APPLICATION_KEYS_MAX, Grants
 from registry.intake import request_hash, take
 from registry.logbook import LogHead
+from registry.receipts import Receipts, check_level
 from registry.sealing import Sealing
 from registry.sequencer import BATCH_MAX, Result, Sequencer
 from registry.standing import Standing
@@ -54,6 +55,8 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         changes: Changes,
         signer: Signer,
         clock: Callable[[], int],
+        receipts: Receipts,
+        deadline_seconds_max: float,
         standing: Standing | None = None,
     ) -> None:
         self._standing = standing  # where the node keeps a log
@@ -64,25 +67,28 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self._changes = changes
         self._signer = signer
         self._clock = clock
-        self._sealing = Sealing(storage, authority, sequencer, clock, standing)
+        self._receipts = receipts
+        self._deadline_seconds_max = deadline_seconds_max
+        self._sealing = Sealing(storage, authority, sequencer, clock, standing, receipts=receipts)
 
     async def Register(self, request: registry_pb2.RegisterRequest, context: Context) -> registry_pb2.RegisterResponse:
         """Register version 1 of an identifier."""
-        return registry_pb2.RegisterResponse(receipt=await self._write(Intent.REGISTER, request))
+        return registry_pb2.RegisterResponse(receipt=await self._write(Intent.REGISTER, request, context))
 
     async def Update(self, request: registry_pb2.UpdateRequest, context: Context) -> registry_pb2.UpdateResponse:
         """Add the next version of an identifier."""
-        return registry_pb2.UpdateResponse(receipt=await self._write(Intent.UPDATE, request))
+        return registry_pb2.UpdateResponse(receipt=await self._write(Intent.UPDATE, request, context))
 
     async def Retire(self, request: registry_pb2.RetireRequest, context: Context) -> registry_pb2.RetireResponse:
         """End an identifier."""
-        return registry_pb2.RetireResponse(receipt=await self._write(Intent.RETIRE, request))
+        return registry_pb2.RetireResponse(receipt=await self._write(Intent.RETIRE, request, context))
 
     async def RegisterBatch(
         self, request: registry_pb2.RegisterBatchRequest, context: Context
     ) -> registry_pb2.RegisterBatchResponse:
         """Register up to 2,000 records; each succeeds or fails alone."""
-        items = request.items
+        items, due = request.items, self._due(context)
+        check_level(request.wait_for)
         if not 0 < len(items) <= BATCH_MAX:
             detail = f"a batch has 1 to {BATCH_MAX} items, this one {len(items)}"
             raise InputError(Reason.BATCH_TOO_LARGE, detail, field="items")
@@ -91,43 +97,38 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             taken.append(await self._take(Intent.REGISTER, item))
             if position % CHECKED_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        receipts = iter(await self._sequencer.submit([t for t in taken if isinstance(t, Proposal)]))
-        results = []
-        for position, one in enumerate(taken):
-            results.append(await self._batch_result(next(receipts) if isinstance(one, Proposal) else one))
-            if position % CHECKED_AT_ONCE == 0:
-                await asyncio.sleep(0)
-        return registry_pb2.RegisterBatchResponse(results=results)
+        decided = iter(await self._sequencer.submit([t for t in taken if isinstance(t, Proposal)]))
+        results = [next(decided) if isinstance(one, Proposal) else one for one in taken]
+        signed = [one for one in results if not isinstance(one, IdtraceError)]
+        receipts = iter(await self._receipts.of(signed, request.wait_for, due))
+        return registry_pb2.RegisterBatchResponse(
+            results=[
+                _refused(one)
+                if isinstance(one, IdtraceError)
+                else registry_pb2.RegisterBatchResult(receipt=next(receipts))
+                for one in results
+            ]
+        )
 
     async def RegisterSealed(
         self, request: registry_pb2.RegisterSealedRequest, context: Context
     ) -> registry_pb2.RegisterSealedResponse:
         """Register up to 2,000 records under one signature; each succeeds or fails alone."""
-        return await self._sealing.register(request)
+        return await self._sealing.register(request, self._due(context))
 
-    async def _write(self, intent: Intent, request: _Write) -> pb.Receipt:
+    def _due(self, context: Context) -> float:
+        """Tick of the loop at which a call has to be answered; the edge lets none in without a deadline."""
+        remaining: float = min(context.time_remaining(), self._deadline_seconds_max)
+        return asyncio.get_running_loop().time() + remaining
+
+    async def _write(self, intent: Intent, request: _Write, context: Context) -> pb.Receipt:
+        due = self._due(context)
+        check_level(request.wait_for)
         taken = await self._take(intent, request)
         result = (await self._sequencer.submit([taken]))[0] if isinstance(taken, Proposal) else taken
         if isinstance(result, IdtraceError):
             raise result
-        return await self._receipt_pb(result)
-
-    async def _receipt_pb(self, receipt: bytes) -> pb.Receipt:
-        """A receipt as it is handed out, the same bytes each time: the proof is under the commit's own checkpoint."""
-        message = pb.Receipt(signed=pb.Signed.FromString(receipt))
-        if self._standing is not None:
-            said = Receipt.parse(message.signed.payload)
-            proof = await self._standing.receipt_proof(said.identifier, said.version)
-            if proof is not None:
-                message.proof.CopyFrom(wire.proof_to_pb(proof))
-        return message
-
-    async def _batch_result(self, result: Result) -> registry_pb2.RegisterBatchResult:
-        if isinstance(result, IdtraceError):
-            code, reason, field, detail = item_error(result)
-            error = registry_pb2.ItemError(code=code, reason=reason, field=field, detail=detail)
-            return registry_pb2.RegisterBatchResult(error=error)
-        return registry_pb2.RegisterBatchResult(receipt=await self._receipt_pb(result))
+        return (await self._receipts.of([result], request.wait_for, due))[0]
 
     async def _take(self, intent: Intent, request: _Write) -> Taken:
         """A checked proposal, the receipt that the same request has had, or why it is refused."""
@@ -307,6 +308,13 @@ class DelegationService(DelegationServiceServicer):
 
 Taken = Proposal | Result
 _Write = registry_pb2.RegisterRequest | registry_pb2.UpdateRequest | registry_pb2.RetireRequest
+
+
+def _refused(error: IdtraceError) -> registry_pb2.RegisterBatchResult:
+    code, reason, field, detail = item_error(error)
+    return registry_pb2.RegisterBatchResult(
+        error=registry_pb2.ItemError(code=code, reason=reason, field=field, detail=detail)
+    )
 
 
 def _no_version(identifier: Identifier, version: int) -> RefusedError:

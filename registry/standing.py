@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from idtrace import wire
+from idtrace.checkpoint import Checkpoint
 from idtrace.delegation import Delegation, Role
 from idtrace.errors import Reason, RefusedError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.logproof import LogProof
-from idtrace.note import NoteKey
+from idtrace.note import Note, NoteKey
 from idtrace.signature import Kind, Signed, Signer, sign
 from idtrace.statements import CURRENCY_SECONDS_MAX, DENIAL_SECONDS_MAX, Currency, Denial, DenialReason
 from registry.authority import Authority
@@ -85,9 +86,11 @@ class Standing:
         self._clock = clock
         self._monotonic = monotonic
         self._reading = LogReading(store)
+        self._reading_head = asyncio.Lock()
         self._head: tuple[float, LogHead] | None = None  # when it was asked for, and what was told
+        self._witnessed: tuple[float, int, bytes] | None = None  # when it was asked for, size and note; 0 and b"": none
         self._said: OrderedDict[str, _Said] = OrderedDict()
-        self._proofs: OrderedDict[tuple[int, int], LogProof] = OrderedDict()
+        self._proofs: OrderedDict[tuple[int, bytes], LogProof] = OrderedDict()
         self._commits: deque[tuple[int, int, bytes]] = deque(maxlen=COMMITS_KEPT)  # an index, the size, the note
 
     async def latest(self, identifier: Identifier) -> tuple[Stored | None, LogHead]:
@@ -107,16 +110,21 @@ class Standing:
         """Proof that a stored version is in the log, for those who know the zone's delegation; None: there is none."""
         if stored.index is None or not self._is_log_of(self._delegation(zone)):
             return None
+        kept = await self._witnessed_over(stored.index)
+        if kept is not None:
+            return await self.proof_under(stored.index, *kept)
         head = await self._current_head(over=stored.index)
-        return await self._proof(stored.index, head.size, head.note)
+        return await self.proof_under(stored.index, head.size, head.note)
 
-    async def receipt_proof(self, identifier: Identifier, version: int) -> LogProof | None:
-        """Proof under the checkpoint with which a version was committed: the same bytes whenever it is asked for."""
+    async def index_of(self, identifier: Identifier, version: int) -> int | None:
+        """Where a version stands in the log; None where it does not."""
         stored = await self._store.stored(str(identifier), version)
-        if stored is None or stored.index is None:
-            return None
-        size, note = await self.commit_of(stored.index)
-        return await self._proof(stored.index, size, note)
+        return None if stored is None else stored.index
+
+    def is_ours(self, note: bytes) -> bool:
+        """Whether a checkpoint bears a line by the log's present key; those of an earlier one prove nothing now."""
+        ours = (self._log_key.name, self._log_key.key_id)
+        return ours in ((line.name, line.key_id) for line in Note.parse(note).signatures)
 
     def currency(self, identifier: Identifier, zone: Prefix, stored: Stored, head: LogHead) -> Signed | None:
         """The word that a version is the latest, as :meth:`latest` has found it; None: nobody would believe ours."""
@@ -159,12 +167,37 @@ class Standing:
 
     async def _current_head(self, over: int = -1) -> LogHead:
         """A head that is at most a second old, and of a log that has the entry ``over``."""
-        asked = self._monotonic()
-        if self._head is None or asked - self._head[0] > HEAD_SECONDS or self._head[1].size <= over:
-            head = (await self._store.log_edge()).head
-            if self._head is None or head.size >= self._head[1].size:  # another that was asked for later may be here
-                self._head = (asked, head)
+        head = self._fresh_head(over)
+        if head is None:
+            async with self._reading_head:  # whoever comes while it is read uses what was read
+                head = self._fresh_head(over)
+                if head is None:
+                    asked = self._monotonic()
+                    head = (await self._store.log_edge()).head
+                    self._head = (asked, head)
+        return head
+
+    def _fresh_head(self, over: int) -> LogHead | None:
+        if self._head is None or self._monotonic() - self._head[0] > HEAD_SECONDS or self._head[1].size <= over:
+            return None
         return self._head[1]
+
+    async def _witnessed_over(self, index: int) -> tuple[int, bytes] | None:
+        """Size and note of the checkpoint that witnesses have cosigned, at most a second old, if it covers an entry.
+
+        With it an answer also satisfies those who ask for a quorum; the log's newest one nobody else has seen yet.
+        """
+        asked = self._monotonic()
+        if self._witnessed is None or asked - self._witnessed[0] > HEAD_SECONDS:
+            kept = await self._store.witnessed()
+            note = Note.parse(kept) if kept else None
+            # One under a key that the log had before is believed by nobody who knows the zone's keys of today.
+            if note is not None and kept and self.is_ours(kept):
+                self._witnessed = (asked, Checkpoint.parse(note.text).size, kept)
+            else:
+                self._witnessed = (asked, 0, b"")
+        _, size, data = self._witnessed
+        return (size, data) if index < size else None
 
     async def commit_of(self, index: int) -> tuple[int, bytes]:
         """Size of the log and its checkpoint (a note) with the commit of an entry: the same whenever it is asked for.
@@ -183,15 +216,16 @@ class Standing:
                     return size, found
         raise RefusedError(Reason.NOT_LOGGED, f"no checkpoint covers entry {index}", field="index")
 
-    async def _proof(self, index: int, size: int, note: bytes) -> LogProof:
-        known = self._proofs.get((index, size))
+    async def proof_under(self, index: int, size: int, note: bytes) -> LogProof:
+        """Proof of an entry under a checkpoint (a note) of this log and this size, which covers it."""
+        known = self._proofs.get((index, note))
         if known is not None:
-            self._proofs.move_to_end((index, size))
+            self._proofs.move_to_end((index, note))
             return known
         (entry,) = await self._store.log_entries(index, 1)
         head = entry[: entry.index(b"\n\n") + 2]
         proof = LogProof(index, await self._reading.inclusion(index, size), note, head)
-        _keep(self._proofs, (index, size), proof, PROOFS_KEPT)
+        _keep(self._proofs, (index, note), proof, PROOFS_KEPT)
         return proof
 
 

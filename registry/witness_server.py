@@ -34,7 +34,7 @@ from idtrace.witnessing import (
     malformed,
 )
 from registry.witness_config import WitnessConfig, load_cosigner, load_logs
-from registry.witness_store import WitnessStore
+from registry.witness_store import Evidence, WitnessStore, read_evidence
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -168,6 +168,15 @@ def _refusal(refused: Refused) -> Response:
     if refused.reason is Reason.FIELD_TOO_LARGE:
         headers["connection"] = "close"  # what was not read of the body would be taken for the next request
     return Response(refused.body, refused.status, headers)
+
+
+def kept_evidence(config: WitnessConfig) -> list[Evidence]:
+    """The forks that this witness has seen, whether it runs now or not.
+
+    Raises:
+        InputError: FIELD_MALFORMED where its state cannot be read.
+    """
+    return read_evidence(config.state)
 
 
 async def run(

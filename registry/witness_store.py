@@ -8,16 +8,17 @@ on it is refused rather than waited for.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from idtrace.errors import InputError, OutcomeUnknownError, Reason
 from idtrace.note import Note
+from idtrace.serving.lockfile import lock_file
 from idtrace.witnessing import Accepted, AddCheckpoint, Seen
 
 # Each pair of signed checkpoints proves that the log forked, and the first one is enough; the rest show how often.
@@ -31,6 +32,25 @@ CREATE TABLE IF NOT EXISTS evidence(
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Two checkpoints of one size and two roots, both signed by the log: it has forked.
+
+    Attributes:
+        origin: the log's name.
+        seen_at: when the second one came, s since 1970.
+        digest: of the second one's text, 32 bytes.
+        cosigned: what the witness had cosigned.
+        refused: what it has refused.
+    """
+
+    origin: str
+    seen_at: int
+    digest: bytes
+    cosigned: Note
+    refused: Note
+
+
 class WitnessStore:
     """The file. Owned by one thread at a time; every call waits for the disk."""
 
@@ -40,16 +60,8 @@ class WitnessStore:
         Raises:
             InputError: FIELD_MALFORMED (another witness runs on it, or it cannot be used).
         """
-        try:
-            self._lock = path.with_name(path.name + ".lock").open("ab")
-        except OSError as error:
-            detail = f"the state cannot be kept here: {error.strerror}"
-            raise InputError(Reason.FIELD_MALFORMED, detail, field=str(path)) from None
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released however the process ends
-        except BlockingIOError:
-            self._lock.close()
-            raise InputError(Reason.FIELD_MALFORMED, "another witness runs on this file", field=str(path)) from None
+        lock = path.with_name(path.name + ".lock")
+        self._lock = lock_file(lock, owner="another witness runs on this file", field=str(path))
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             if self._connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
@@ -80,23 +92,28 @@ class WitnessStore:
         return True
 
     def keep_evidence(self, request: AddCheckpoint, now: int) -> bool:
-        """Keep two checkpoints of one size and two roots, both signed by the log; False where it was known."""
+        """Keep two checkpoints of one size and two roots, both signed by the log.
+
+        Returns:
+            False where it was known, or where the other checkpoint is no longer the last.
+        """
         origin, refused = request.checkpoint.origin, _by_log_alone(request).encode()
         digest = hashlib.sha256(request.checkpoint.text.encode()).digest()
         with self._transaction():
             count = self._connection.execute("SELECT count(*) FROM evidence WHERE origin = ?", (origin,)).fetchone()[0]
-            (cosigned,) = self._connection.execute("SELECT note FROM seen WHERE origin = ?", (origin,)).fetchone()
-            if count >= EVIDENCE_ROWS_MAX:
+            # Of a log that has grown since the request was judged, the checkpoint that contradicts it is gone.
+            query = "SELECT note FROM seen WHERE origin = ? AND size = ? AND root <> ?"
+            about = (origin, request.checkpoint.size, request.checkpoint.root)
+            cosigned = self._connection.execute(query, about).fetchone()
+            if cosigned is None or count >= EVIDENCE_ROWS_MAX:
                 return False
-            row = (origin, digest, now, cosigned, refused)
+            row = (origin, digest, now, *cosigned, refused)
             return self._connection.execute("INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
 
     def evidence(self, origin: str) -> list[tuple[Note, Note]]:
         """The pairs of signed checkpoints that show a fork of this log: what was cosigned, and what was refused."""
-        query = "SELECT cosigned, refused FROM evidence WHERE origin = ? ORDER BY seen_at, digest"
         with self._translated():
-            rows = self._connection.execute(query, (origin,)).fetchall()
-        return [(Note.parse(cosigned), Note.parse(refused)) for cosigned, refused in rows]
+            return [(one.cosigned, one.refused) for one in _evidence(self._connection) if one.origin == origin]
 
     def sizes(self) -> dict[str, int]:
         """Size of the largest tree that was cosigned, by origin."""
@@ -130,6 +147,26 @@ class WitnessStore:
         """Close the file and let another witness have it."""
         self._connection.close()
         self._lock.close()
+
+
+def read_evidence(path: Path) -> list[Evidence]:
+    """All evidence in a witness's file, also while the witness runs on it; nothing is written.
+
+    Raises:
+        InputError: FIELD_MALFORMED where there is no such file, or where it is none of a witness.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        with closing(connection):
+            return _evidence(connection)
+    except sqlite3.Error as error:
+        raise InputError(Reason.FIELD_MALFORMED, f"the state cannot be read: {error}", field=str(path)) from None
+
+
+def _evidence(connection: sqlite3.Connection) -> list[Evidence]:
+    query = "SELECT origin, seen_at, digest, cosigned, refused FROM evidence ORDER BY origin, seen_at, digest"
+    rows = connection.execute(query).fetchall()
+    return [Evidence(row[0], row[1], row[2], Note.parse(row[3]), Note.parse(row[4])) for row in rows]
 
 
 def _by_log_alone(request: AddCheckpoint) -> Note:

@@ -100,6 +100,8 @@ class Witnesses:
         self._published = asyncio.Event()  # replaced at each publication, so everybody who waits is told once
         self._failing: dict[str, Reason] = {}
         self._size = 0
+        self._note = b""
+        self._has_ended = False
         self.counts = WitnessCounts()
 
     @property
@@ -107,20 +109,23 @@ class Witnesses:
         """Size of the largest tree whose checkpoint is witnessed and kept."""
         return self._size
 
+    @property
+    def note(self) -> bytes:
+        """That checkpoint with its cosignatures, a note; b"" before the first."""
+        return self._note
+
     def grow(self) -> None:
         """The log has a new checkpoint: call it after each commit."""
         self._has_grown = True
         self._woken.set()
 
     async def until(self, size: int, timeout_seconds: float) -> bool:
-        """Wait until a tree of at least this size is witnessed; whether it is."""
-        try:
+        """Wait until a tree of at least this size is witnessed, or nobody asks any more; whether it is."""
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                while self._size < size:
+                while self._size < size and not self._has_ended:
                     await self._published.wait()
-        except TimeoutError:
-            return False
-        return True
+        return self._size >= size
 
     async def run(self) -> None:
         """Ask, hear, publish, for ever.
@@ -130,9 +135,19 @@ class Witnesses:
         Raises:
             VerificationError: COSIGNATURE_INVALID (what the store has kept is damaged).
         """
+        try:
+            await self._run()
+        finally:
+            self._has_ended = True
+            self._published.set()  # a node that stops answers those who wait with what it has
+
+    async def _run(self) -> None:
         if kept := await self._store.witnessed():
-            self._cosigning.restore(Note.parse(kept))
-            self._tell(self._cosigning.published_size)
+            note = Note.parse(kept)
+            self._cosigning.restore(note)
+            # It was witnessed by the policy of its time. What is said of it now has to be true of today's.
+            if self._cosigning.is_witnessed(note, now=self._clock()):
+                self._tell(self._cosigning.published_size, kept)
         tick = asyncio.get_running_loop().time
         async with _client() as client, asyncio.TaskGroup() as calls:
             while True:
@@ -213,9 +228,10 @@ class Witnesses:
             case Witnessed(size, note):
                 self.counts.cosigned += 1
                 self._recovered(ask.url)
-                await self._stored(lambda: self._store.put_witnessed(size, note.encode()))
+                encoded = note.encode()
+                await self._stored(lambda: self._store.put_witnessed(size, encoded))
                 self.counts.published += 1
-                self._tell(size)
+                self._tell(size, encoded)
             case Stale():
                 self.counts.stale += 1
             case Failed(reason, detail):
@@ -225,8 +241,9 @@ class Witnesses:
                 await self._keep(ask, heard)
                 self.counts.forked += 1
 
-    def _tell(self, size: int) -> None:
-        self._size = max(self._size, size)
+    def _tell(self, size: int, note: bytes) -> None:
+        assert size >= self._size, "what is published never goes back"
+        self._size, self._note = size, note
         self._published.set()
         self._published = asyncio.Event()
 

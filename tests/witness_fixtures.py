@@ -90,15 +90,20 @@ class WitnessProgram:
 
     async def start(self, dying_at: str = "") -> None:
         """Start it, and wait until it says that it is ready."""
+        assert await self.try_start(dying_at), (await self.ended())[1]
+
+    async def try_start(self, dying_at: str = "", under: Sequence[str] = ()) -> bool:
+        """Start it, ``under`` another program or alone; False where it has ended before it was ready."""
         program = ["-m", "idtrace", "witness", "run", "--config", str(self.config)]
         if dying_at:
             program = ["-m", "tests.dying_witness", str(self.config), dying_at]
         self.process = await asyncio.create_subprocess_exec(
-            sys.executable, *program, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            *(*under, sys.executable, *program), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
         assert self.process.stdout is not None
-        line = await asyncio.wait_for(self.process.stdout.readline(), READY_SECONDS)
-        assert line == f"ready {self.listen}\n".encode(), (await self.process.communicate())[1].decode()
+        return (
+            await asyncio.wait_for(self.process.stdout.readline(), READY_SECONDS) == f"ready {self.listen}\n".encode()
+        )
 
     async def second(self) -> tuple[int, str]:
         """Start another one on the same configuration, which has to end by itself; exit code and what it said."""

@@ -45,7 +45,7 @@ def write_private_key(path: Path, private: Ed25519PrivateKey, passphrase: bytes 
     if passphrase is not None:
         encryption = serialization.BestAvailableEncryption(passphrase)
     pem = private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    _create(path, pem, 0o600)
+    create_file(path, pem, 0o600)
 
 
 def write_public_key(path: Path, keys: Sequence[PublicKey]) -> None:
@@ -61,7 +61,7 @@ def write_public_key(path: Path, keys: Sequence[PublicKey]) -> None:
         )
         for key in keys
     )
-    _create(path, pem, 0o644)
+    create_file(path, pem, 0o644)
 
 
 def load_signer(path: Path, passphrase: Passphrase | None = None) -> MemorySigner:
@@ -188,7 +188,12 @@ def _require_private(path: Path, status: os.stat_result) -> None:
         raise _bad(path, f"other users can use this private key (mode {mode:04o}); make it yours alone: {hint}")
 
 
-def _create(path: Path, data: bytes, mode: int) -> None:
+def create_file(path: Path, data: bytes, mode: int) -> None:
+    """Create a file of this mode, durably; an existing one is never touched, and a failed write leaves none behind.
+
+    Raises:
+        InputError: FIELD_MALFORMED where the file exists or cannot be written.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags, mode)

@@ -24,13 +24,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17idtrace/v1/record.proto\x12\nidtrace.v1\"A\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"Z\n\x06Signed\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12)\n\nsignatures\x18\x03 \x03(\x0b\x32\x15.idtrace.v1.Signature\"2\n\x05Value\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"s\n\x06Record\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12!\n\x06values\x18\x02 \x03(\x0b\x32\x11.idtrace.v1.Value\x12\"\n\x06sealed\x18\x03 \x01(\x0b\x32\x12.idtrace.v1.Sealed\"J\n\x06Sealed\x12 \n\x04seal\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"I\n\x08LogProof\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x0c\n\x04head\x18\x04 \x01(\x0c\"R\n\x07Receipt\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12#\n\x05proof\x18\x02 \x01(\x0b\x32\x14.idtrace.v1.LogProof\",\n\x06\x44\x65nial\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\"\x18\n\x08Referral\x12\x0c\n\x04zone\x18\x01 \x01(\t\"\x81\x02\n\nNodeAnswer\x12\'\n\x0b\x64\x65legations\x18\x01 \x03(\x0b\x32\x12.idtrace.v1.Signed\x12$\n\x06record\x18\x02 \x01(\x0b\x32\x12.idtrace.v1.RecordH\x00\x12$\n\x06\x64\x65nial\x18\x03 \x01(\x0b\x32\x12.idtrace.v1.DenialH\x00\x12(\n\x08referral\x18\x04 \x01(\x0b\x32\x14.idtrace.v1.ReferralH\x00\x12#\n\x05proof\x18\x05 \x01(\x0b\x32\x14.idtrace.v1.LogProof\x12$\n\x08\x63urrency\x18\x06 \x01(\x0b\x32\x12.idtrace.v1.SignedB\t\n\x07outcome\"\xb5\x02\n\x06\x42undle\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nidentifier\x18\x02 \x01(\t\x12\'\n\x0b\x64\x65legations\x18\x03 \x03(\x0b\x32\x12.idtrace.v1.Signed\x12$\n\x06record\x18\x04 \x01(\x0b\x32\x12.idtrace.v1.RecordH\x00\x12$\n\x06\x64\x65nial\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.DenialH\x00\x12,\n\nrevocation\x18\x06 \x01(\x0b\x32\x16.idtrace.v1.RevocationH\x00\x12#\n\x05proof\x18\x07 \x01(\x0b\x32\x14.idtrace.v1.LogProof\x12$\n\x08\x63urrency\x18\x08 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12\x0e\n\x06\x64igest\x18\x0f \x01(\x0c\x42\t\n\x07outcome\"\x1a\n\nRevocation\x12\x0c\n\x04zone\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17idtrace/v1/record.proto\x12\nidtrace.v1\"A\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"Z\n\x06Signed\x12\x14\n\x0cpayload_type\x18\x01 \x01(\t\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12)\n\nsignatures\x18\x03 \x03(\x0b\x32\x15.idtrace.v1.Signature\"2\n\x05Value\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"s\n\x06Record\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12!\n\x06values\x18\x02 \x03(\x0b\x32\x11.idtrace.v1.Value\x12\"\n\x06sealed\x18\x03 \x01(\x0b\x32\x12.idtrace.v1.Sealed\"J\n\x06Sealed\x12 \n\x04seal\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12\x10\n\x08position\x18\x02 \x01(\r\x12\x0c\n\x04path\x18\x03 \x03(\x0c\"I\n\x08LogProof\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04path\x18\x02 \x03(\x0c\x12\x12\n\ncheckpoint\x18\x03 \x01(\x0c\x12\x0c\n\x04head\x18\x04 \x01(\x0c\"{\n\x07Receipt\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12#\n\x05proof\x18\x02 \x01(\x0b\x32\x14.idtrace.v1.LogProof\x12\'\n\x05level\x18\x03 \x01(\x0e\x32\x18.idtrace.v1.ReceiptLevel\",\n\x06\x44\x65nial\x12\"\n\x06signed\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Signed\"\x18\n\x08Referral\x12\x0c\n\x04zone\x18\x01 \x01(\t\"\x81\x02\n\nNodeAnswer\x12\'\n\x0b\x64\x65legations\x18\x01 \x03(\x0b\x32\x12.idtrace.v1.Signed\x12$\n\x06record\x18\x02 \x01(\x0b\x32\x12.idtrace.v1.RecordH\x00\x12$\n\x06\x64\x65nial\x18\x03 \x01(\x0b\x32\x12.idtrace.v1.DenialH\x00\x12(\n\x08referral\x18\x04 \x01(\x0b\x32\x14.idtrace.v1.ReferralH\x00\x12#\n\x05proof\x18\x05 \x01(\x0b\x32\x14.idtrace.v1.LogProof\x12$\n\x08\x63urrency\x18\x06 \x01(\x0b\x32\x12.idtrace.v1.SignedB\t\n\x07outcome\"\xb5\x02\n\x06\x42undle\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\x12\n\nidentifier\x18\x02 \x01(\t\x12\'\n\x0b\x64\x65legations\x18\x03 \x03(\x0b\x32\x12.idtrace.v1.Signed\x12$\n\x06record\x18\x04 \x01(\x0b\x32\x12.idtrace.v1.RecordH\x00\x12$\n\x06\x64\x65nial\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.DenialH\x00\x12,\n\nrevocation\x18\x06 \x01(\x0b\x32\x16.idtrace.v1.RevocationH\x00\x12#\n\x05proof\x18\x07 \x01(\x0b\x32\x14.idtrace.v1.LogProof\x12$\n\x08\x63urrency\x18\x08 \x01(\x0b\x32\x12.idtrace.v1.Signed\x12\x0e\n\x06\x64igest\x18\x0f \x01(\x0c\x42\t\n\x07outcome\"\x1a\n\nRevocation\x12\x0c\n\x04zone\x18\x01 \x01(\t*g\n\x0cReceiptLevel\x12\x1d\n\x19RECEIPT_LEVEL_UNSPECIFIED\x10\x00\x12\x1b\n\x17RECEIPT_LEVEL_SEQUENCED\x10\x01\x12\x1b\n\x17RECEIPT_LEVEL_WITNESSED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'idtrace.v1.record_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RECEIPTLEVEL']._serialized_start=1315
+  _globals['_RECEIPTLEVEL']._serialized_end=1418
   _globals['_SIGNATURE']._serialized_start=39
   _globals['_SIGNATURE']._serialized_end=104
   _globals['_SIGNED']._serialized_start=106
@@ -44,15 +46,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOGPROOF']._serialized_start=443
   _globals['_LOGPROOF']._serialized_end=516
   _globals['_RECEIPT']._serialized_start=518
-  _globals['_RECEIPT']._serialized_end=600
-  _globals['_DENIAL']._serialized_start=602
-  _globals['_DENIAL']._serialized_end=646
-  _globals['_REFERRAL']._serialized_start=648
-  _globals['_REFERRAL']._serialized_end=672
-  _globals['_NODEANSWER']._serialized_start=675
-  _globals['_NODEANSWER']._serialized_end=932
-  _globals['_BUNDLE']._serialized_start=935
-  _globals['_BUNDLE']._serialized_end=1244
-  _globals['_REVOCATION']._serialized_start=1246
-  _globals['_REVOCATION']._serialized_end=1272
+  _globals['_RECEIPT']._serialized_end=641
+  _globals['_DENIAL']._serialized_start=643
+  _globals['_DENIAL']._serialized_end=687
+  _globals['_REFERRAL']._serialized_start=689
+  _globals['_REFERRAL']._serialized_end=713
+  _globals['_NODEANSWER']._serialized_start=716
+  _globals['_NODEANSWER']._serialized_end=973
+  _globals['_BUNDLE']._serialized_start=976
+  _globals['_BUNDLE']._serialized_end=1285
+  _globals['_REVOCATION']._serialized_start=1287
+  _globals['_REVOCATION']._serialized_end=1313
 # @@protoc_insertion_point(module_scope)

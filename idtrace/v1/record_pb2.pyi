@@ -11,6 +11,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ReceiptLevel:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReceiptLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReceiptLevel.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RECEIPT_LEVEL_UNSPECIFIED: _ReceiptLevel.ValueType  # 0
+    """In a request: the node's default, sequenced. In an answer: the node keeps no log, and the receipt is its word alone."""
+    RECEIPT_LEVEL_SEQUENCED: _ReceiptLevel.ValueType  # 1
+    """The record is in the zone's log: the proof is under a checkpoint that the log has signed."""
+    RECEIPT_LEVEL_WITNESSED: _ReceiptLevel.ValueType  # 2
+    """The checkpoint also bears the cosignatures of a quorum of the node's policy, so the log cannot show another history
+    to others without these witnesses.
+    """
+
+class ReceiptLevel(_ReceiptLevel, metaclass=_ReceiptLevelEnumTypeWrapper):
+    """How much stands behind a receipt. Every level is durable; a higher one is harder to take back unseen."""
+
+RECEIPT_LEVEL_UNSPECIFIED: ReceiptLevel.ValueType  # 0
+"""In a request: the node's default, sequenced. In an answer: the node keeps no log, and the receipt is its word alone."""
+RECEIPT_LEVEL_SEQUENCED: ReceiptLevel.ValueType  # 1
+"""The record is in the zone's log: the proof is under a checkpoint that the log has signed."""
+RECEIPT_LEVEL_WITNESSED: ReceiptLevel.ValueType  # 2
+"""The checkpoint also bears the cosignatures of a quorum of the node's policy, so the log cannot show another history
+to others without these witnesses.
+"""
+Global___ReceiptLevel: _TypeAlias = ReceiptLevel  # noqa: Y015
 
 @_typing.final
 class Signature(_message.Message):
@@ -228,6 +257,12 @@ class Receipt(_message.Message):
 
     SIGNED_FIELD_NUMBER: _builtins.int
     PROOF_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
+    level: Global___ReceiptLevel.ValueType
+    """What was reached; less than was asked for where the quorum could not be had in time, or where the node has no
+    witnesses or no log. The record is durable all the same, and a repetition with the same key gives a higher level as
+    soon as there is one.
+    """
     @_builtins.property
     def signed(self) -> Global___Signed:
         """Receipt body (zone, identifier, version, record hash, time of commit) signed by one of the zone's node keys. Absent
@@ -236,8 +271,8 @@ class Receipt(_message.Message):
 
     @_builtins.property
     def proof(self) -> Global___LogProof:
-        """Proof that the record is in the zone's log, under the checkpoint with which it was committed. Absent where the node
-        keeps no log.
+        """Proof that the record is in the zone's log, under the checkpoint with which it was committed or, for a witnessed
+        receipt, under a later one that the quorum has cosigned. Absent where the node keeps no log.
         """
 
     def __init__(
@@ -245,10 +280,11 @@ class Receipt(_message.Message):
         *,
         signed: Global___Signed | None = ...,
         proof: Global___LogProof | None = ...,
+        level: Global___ReceiptLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "signed", b"signed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["proof", b"proof", "signed", b"signed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["level", b"level", "proof", b"proof", "signed", b"signed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,8 +31,15 @@ class RegisterRequest(_message.Message):
 
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     """Chosen by the caller, 8 to 64 printable ASCII characters, unique in the zone: the same key gives the same receipt."""
+    wait_for: _record_pb2.ReceiptLevel.ValueType
+    """How much is to stand behind the receipt before the call returns. Witnessed: the call waits for the quorum's
+    cosignatures, not longer than its deadline and the node's own bound allow, and where they have not come by then the
+    receipt is a sequenced one and says so. It is no part of what an idempotency key stands for, so the same request may
+    be repeated with another level. Not read on an item of a batch: there the batch's counts.
+    """
     @_builtins.property
     def record(self) -> _record_pb2.Record:
         """Record with all of its values."""
@@ -42,10 +49,11 @@ class RegisterRequest(_message.Message):
         *,
         idempotency_key: _builtins.str = ...,
         record: _record_pb2.Record | None = ...,
+        wait_for: _record_pb2.ReceiptLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "record", b"record", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -60,7 +68,9 @@ class RegisterResponse(_message.Message):
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _record_pb2.Receipt:
-        """Receipt; byte for byte the same whenever the same idempotency key and record are sent again."""
+        """Receipt; its signed part is byte for byte the same whenever the same idempotency key and record are sent again, and
+        so is the proof of a sequenced one.
+        """
 
     def __init__(
         self,
@@ -82,6 +92,9 @@ class RegisterBatchRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEMS_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_FIELD_NUMBER: _builtins.int
+    wait_for: _record_pb2.ReceiptLevel.ValueType
+    """As in RegisterRequest; the batch waits once, for all of its items, and each receipt says what was reached."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterRequest]:
         """1 to 2,000 items (the limit that enterprises know from today's product)."""
@@ -90,10 +103,11 @@ class RegisterBatchRequest(_message.Message):
         self,
         *,
         items: _abc.Iterable[Global___RegisterRequest] | None = ...,
+        wait_for: _record_pb2.ReceiptLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,8 +212,11 @@ class RegisterSealedRequest(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     SEAL_FIELD_NUMBER: _builtins.int
     ITEMS_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
     """As in RegisterRequest; one for the whole batch, so that a repetition gives the same results."""
+    wait_for: _record_pb2.ReceiptLevel.ValueType
+    """As in RegisterRequest."""
     @_builtins.property
     def seal(self) -> _record_pb2.Signed:
         """Seal body signed by one of the zone's record keys."""
@@ -214,10 +231,11 @@ class RegisterSealedRequest(_message.Message):
         idempotency_key: _builtins.str = ...,
         seal: _record_pb2.Signed | None = ...,
         items: _abc.Iterable[Global___SealedItem] | None = ...,
+        wait_for: _record_pb2.ReceiptLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["seal", b"seal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "items", b"items", "seal", b"seal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "items", b"items", "seal", b"seal", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -259,8 +277,13 @@ class RegisterSealedResponse(_message.Message):
 
     RESULTS_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    LEVEL_FIELD_NUMBER: _builtins.int
     checkpoint: _builtins.bytes
-    """Checkpoint under which all items that succeeded are in the log; absent where the node keeps no log."""
+    """Checkpoint under which all items that succeeded are in the log: the commit's own, or a later one with the quorum's
+    cosignatures if the level is witnessed. Absent where the node keeps no log.
+    """
+    level: _record_pb2.ReceiptLevel.ValueType
+    """What was reached, as in Receipt; unspecified also where every item was refused."""
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegisterSealedResult]:
         """One result an item, in the items' order."""
@@ -270,10 +293,11 @@ class RegisterSealedResponse(_message.Message):
         *,
         results: _abc.Iterable[Global___RegisterSealedResult] | None = ...,
         checkpoint: _builtins.bytes = ...,
+        level: _record_pb2.ReceiptLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "level", b"level", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -317,7 +341,10 @@ class UpdateRequest(_message.Message):
 
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
+    """As in RegisterRequest."""
+    wait_for: _record_pb2.ReceiptLevel.ValueType
     """As in RegisterRequest."""
     @_builtins.property
     def record(self) -> _record_pb2.Record:
@@ -328,10 +355,11 @@ class UpdateRequest(_message.Message):
         *,
         idempotency_key: _builtins.str = ...,
         record: _record_pb2.Record | None = ...,
+        wait_for: _record_pb2.ReceiptLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "record", b"record", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -369,7 +397,10 @@ class RetireRequest(_message.Message):
 
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
+    WAIT_FOR_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
+    """As in RegisterRequest."""
+    wait_for: _record_pb2.ReceiptLevel.ValueType
     """As in RegisterRequest."""
     @_builtins.property
     def record(self) -> _record_pb2.Record:
@@ -380,10 +411,11 @@ class RetireRequest(_message.Message):
         *,
         idempotency_key: _builtins.str = ...,
         record: _record_pb2.Record | None = ...,
+        wait_for: _record_pb2.ReceiptLevel.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record", b"record"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "record", b"record"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "record", b"record", "wait_for", b"wait_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -106,7 +106,11 @@ class RegistryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RegisterSealed(self, request, context):
-        """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone.
+        """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone, all that succeed
+        are committed at once, and nothing is added to the batch later. The log says of every record under the seal whether it
+        was taken, and an entry has room to name 768 that were not: where more are refused, the whole call is (SEAL_REFUSED).
+        An item that was refused when the batch was committed stays refused in a repetition, for the reason that it has then
+        or, where it has none any more, with SEAL_CLOSED: register it anew, under another seal or its own signature.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -42,7 +42,12 @@ class RegistryServiceStub:
     RegisterBatch: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RegisterBatchRequest, _registry_pb2.RegisterBatchResponse]
     """Registers up to 2,000 records in one call; each item succeeds or fails alone."""
     RegisterSealed: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RegisterSealedRequest, _registry_pb2.RegisterSealedResponse]
-    """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone."""
+    """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone, all that succeed
+    are committed at once, and nothing is added to the batch later. The log says of every record under the seal whether it
+    was taken, and an entry has room to name 768 that were not: where more are refused, the whole call is (SEAL_REFUSED).
+    An item that was refused when the batch was committed stays refused in a repetition, for the reason that it has then
+    or, where it has none any more, with SEAL_CLOSED: register it anew, under another seal or its own signature.
+    """
     Update: _grpc.UnaryUnaryMultiCallable[_registry_pb2.UpdateRequest, _registry_pb2.UpdateResponse]
     """Adds the next version of an identifier: new values, a suspension, a recall, or back to active."""
     Retire: _grpc.UnaryUnaryMultiCallable[_registry_pb2.RetireRequest, _registry_pb2.RetireResponse]
@@ -71,7 +76,12 @@ class RegistryServiceAsyncStub(RegistryServiceStub):
     RegisterBatch: _aio.UnaryUnaryMultiCallable[_registry_pb2.RegisterBatchRequest, _registry_pb2.RegisterBatchResponse]  # type: ignore[assignment]
     """Registers up to 2,000 records in one call; each item succeeds or fails alone."""
     RegisterSealed: _aio.UnaryUnaryMultiCallable[_registry_pb2.RegisterSealedRequest, _registry_pb2.RegisterSealedResponse]  # type: ignore[assignment]
-    """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone."""
+    """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone, all that succeed
+    are committed at once, and nothing is added to the batch later. The log says of every record under the seal whether it
+    was taken, and an entry has room to name 768 that were not: where more are refused, the whole call is (SEAL_REFUSED).
+    An item that was refused when the batch was committed stays refused in a repetition, for the reason that it has then
+    or, where it has none any more, with SEAL_CLOSED: register it anew, under another seal or its own signature.
+    """
     Update: _aio.UnaryUnaryMultiCallable[_registry_pb2.UpdateRequest, _registry_pb2.UpdateResponse]  # type: ignore[assignment]
     """Adds the next version of an identifier: new values, a suspension, a recall, or back to active."""
     Retire: _aio.UnaryUnaryMultiCallable[_registry_pb2.RetireRequest, _registry_pb2.RetireResponse]  # type: ignore[assignment]
@@ -115,7 +125,12 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _registry_pb2.RegisterSealedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_registry_pb2.RegisterSealedResponse, _abc.Awaitable[_registry_pb2.RegisterSealedResponse]]:
-        """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone."""
+        """Registers up to 2,000 records under one signature, a batch seal; each item succeeds or fails alone, all that succeed
+        are committed at once, and nothing is added to the batch later. The log says of every record under the seal whether it
+        was taken, and an entry has room to name 768 that were not: where more are refused, the whole call is (SEAL_REFUSED).
+        An item that was refused when the batch was committed stays refused in a repetition, for the reason that it has then
+        or, where it has none any more, with SEAL_CLOSED: register it anew, under another seal or its own signature.
+        """
 
     @_abc_1.abstractmethod
     def Update(

@@ -13,7 +13,7 @@ import pytest
 
 from idtrace.errors import OutcomeUnknownError, Reason
 from idtrace.note import KeyType, Note, NoteKey, open_note
-from idtrace.witnessing import REQUEST_BYTES_MAX, Accepted, Seen, read_cosignatures
+from idtrace.witnessing import REQUEST_BYTES_MAX, Accepted, AddCheckpoint, Seen, read_cosignatures
 from registry.witness_store import WitnessStore
 from tests.cli import idtrace
 from tests.log_fixtures import NOW, ORIGIN, checkpoint, log_signer, note_signer, signed, witness_signer
@@ -85,7 +85,7 @@ async def test_forks_and_false_proofs_are_refused_and_the_state_stays(tmp_path: 
         same_size = log.forked(4, 5)
         for _ in range(3):
             answer = await client.post(ADD, content=request(same_size, 5))
-            assert (answer.status_code, answer.headers["content-type"], answer.content) == (409, SIZE, b"5\n")
+            assert (answer.status_code, answer.headers["content-type"]) == (409, TEXT), "another proof mends nothing"
         stranger = note_signer("stranger.example/x").sign(same_size.note.decode().partition("\n\n")[0] + "\n")
         note = Note.parse(same_size.note).signed(stranger)
         assert (await refused(client, request(same_size, 5, note=note)))[0] == 409
@@ -96,6 +96,35 @@ async def test_forks_and_false_proofs_are_refused_and_the_state_stays(tmp_path: 
     assert (first, second) == (Note.parse(log.note), Note.parse(same_size.note))
     for note in (first, second):
         assert open_note(note, [log_signer().key])
+
+
+async def test_evidence_of_a_fork_is_shown_and_exported_while_the_witness_runs(tmp_path: Path) -> None:
+    program, log = WitnessProgram(tmp_path), MemoryLog(5)
+    nothing = idtrace("witness", "evidence", "--config", program.config)
+    assert (nothing.code, "cannot be read" in nothing.said) == (2, True)
+    await program.start()
+    assert idtrace("witness", "evidence", "--config", program.config, "--json").json == {"evidence": []}
+    async with asking(program.url) as client:
+        await cosigned(client, log, 0, program.key)
+        forks = [log.forked(4, 5), log.forked(3, 5)]
+        for fork in (*forks, *forks, log.forked(3, 9)):  # the last one has another size, and proves nothing by itself
+            await refused(client, request(fork, 5))
+    out = tmp_path / "evidence"
+    export = ("witness", "evidence", "--config", program.config, "--out", out, "--json")
+    assert idtrace(*export).code == 0
+    shown = idtrace(*export)  # a second time it finds its files
+    assert shown.code == 0, shown.said
+    found = shown.json["evidence"]
+    assert {one["refused"].encode() for one in found} == {fork.note for fork in forks}
+    assert len(list(out.iterdir())) == 4
+    for one in found:
+        assert (one["log"], one["size"]) == (ORIGIN, 5)
+        notes = [Note.parse((out / name).read_bytes()) for name in one["files"]]
+        assert [note.encode().decode() for note in notes] == [one["cosigned"], one["refused"]]
+        assert notes[0].text != notes[1].text
+        for note in notes:
+            assert open_note(note, [log_signer().key])
+    assert (await program.end(signal.SIGTERM))[0] == 0
 
 
 async def test_who_is_unknown_is_404_who_did_not_sign_403_and_what_is_malformed_400(client: httpx.AsyncClient) -> None:
@@ -248,6 +277,16 @@ async def test_a_second_witness_on_the_file_is_refused_until_the_first_has_ended
     assert code == 0, said
 
 
+async def test_what_grew_in_between_is_no_evidence_against_the_log(tmp_path: Path) -> None:
+    with closing(WitnessStore(tmp_path / "seen")) as store:
+        five, nine = checkpoint(5), checkpoint(9)
+        assert store.swap(Accepted(ORIGIN, Seen(), Seen(5, five.root), signed(five)))
+        fork = AddCheckpoint.of(5, (), Note.parse(MemoryLog(5).forked(4, 5).note))  # judged on five, kept after nine
+        assert store.swap(Accepted(ORIGIN, Seen(5, five.root), Seen(9, nine.root), signed(nine)))
+        assert not store.keep_evidence(fork, NOW)
+        assert store.evidence(ORIGIN) == []
+
+
 async def test_a_swap_on_what_is_not_there_changes_nothing(tmp_path: Path) -> None:
     store = WitnessStore(tmp_path / "seen")
     five, nine = signed(checkpoint(5)), signed(checkpoint(9))
@@ -302,7 +341,7 @@ def test_a_configuration_that_cannot_work_is_refused_with_its_field(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Loggers stay what they are made first, and here that would be one that writes into a captured file.
-    monkeypatch.setattr("idtrace.cli.witness._configure_logs", lambda _: None)
+    monkeypatch.setattr("idtrace.cli.witness.log_from", lambda _: None)
     program = WitnessProgram(tmp_path)
     whole = program.config.read_text()
     log_key, own = log_signer().key, program.key

@@ -69,6 +69,18 @@ def test_a_node_keeps_a_log_where_it_is_asked_to_and_says_what_is_latest_with_it
     assert parse(log=every).log == LogConfig("log.example/88.118", BASE / "log.key", BASE / "currency.key")
 
 
+def test_the_wait_for_witnesses_is_bounded() -> None:
+    least = {"origin": "log.example/88.118", "key": "log.key"}
+    for seconds in (0, 2.5, 25):
+        config = parse(log=least | {"witness_wait_seconds": seconds}).log
+        assert config is not None
+        assert config.witness_wait_seconds == seconds
+    for wrong in (-0.1, 25.1, True, "5"):
+        with pytest.raises(InputError) as caught:
+            parse(log=least | {"witness_wait_seconds": wrong})
+        assert caught.value.field == "log.witness_wait_seconds"
+
+
 def test_the_root_alone_needs_no_parents() -> None:
     assert parse(zones=[""], parents=None).zones == {ROOT}
     with pytest.raises(InputError) as caught:

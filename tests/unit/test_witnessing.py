@@ -178,7 +178,8 @@ def test_a_conflict_names_the_size_and_everything_else_a_sentence() -> None:
     assert read_seen_size(conflict.body) == 4
     fork = decide(request(7, 7), KEYS, Seen(7, OTHER))
     assert isinstance(fork, Refused)
-    assert (fork.body, fork.content_type) == (b"7\n", SIZE_TYPE)
+    assert (fork.status, fork.seen_size, fork.content_type) == (409, None, TEXT_TYPE)
+    assert fork.body == b"two roots for the size 7\n"
     unknown = decide(request(3, 7), [], seen(3))
     assert isinstance(unknown, Refused)
     assert (unknown.body, unknown.content_type) == (b"no log with this origin is watched here\n", TEXT_TYPE)
