@@ -34,7 +34,7 @@ E = TypeVar("E", bound=StrEnum)
 
 def encode(body: Mapping[str, Json]) -> bytes:
     """The one byte form of a body built by us (integers within 2**53, ASCII keys)."""
-    return json.dumps(body, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(body).encode()
 
 
 def decode(payload: bytes, *, field: str) -> Fields:
@@ -47,9 +47,10 @@ def decode(payload: bytes, *, field: str) -> Fields:
     if len(payload) > BODY_BYTES_MAX:
         raise InputError(Reason.FIELD_TOO_LARGE, f"a body has at most {BODY_BYTES_MAX} bytes", field=field)
     try:
-        body = json.loads(
-            payload.decode("utf-8"), parse_float=_refuse_number, parse_constant=_refuse_number, parse_int=_integer
-        )
+        text = payload.decode("utf-8")
+        if text.startswith("\ufeff"):
+            raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+        body = _DECODER.decode(text)
         canonical = encode(body) if isinstance(body, dict) else b""
     except (UnicodeError, ValueError, RecursionError) as error:
         raise InputError(Reason.FIELD_MALFORMED, f"not strict JSON: {quoted(str(error))}", field=field) from None
@@ -68,6 +69,11 @@ def _integer(text: str) -> int:
     if len(text) > 17 or abs(value := int(text)) > INTEGER_MAX:
         raise ValueError(f"{text[:40]} is beyond 2**53 - 1")
     return value
+
+
+# Made once: to make them anew for each body cost as much as to use them.
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_DECODER: Final = json.JSONDecoder(parse_float=_refuse_number, parse_constant=_refuse_number, parse_int=_integer)
 
 
 class Fields:

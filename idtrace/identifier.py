@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from idtrace.errors import InputError, Reason, quoted
@@ -46,6 +47,8 @@ class Prefix:
         Raises:
             InputError: IDENTIFIER_MALFORMED or IDENTIFIER_TOO_LONG, naming the label and the rule.
         """
+        if len(text) <= PREFIX_BYTES_MAX and (usual := _usual_prefix(text)) is not None:
+            return usual
         if text == "":
             return ROOT
         if len(text.encode("utf-8", "surrogatepass")) > PREFIX_BYTES_MAX:
@@ -105,6 +108,17 @@ class Prefix:
 
 
 ROOT: Final = Prefix(())
+
+
+# The zones that a node meets all day come back as they were; whoever asks for others all the time makes those of
+# everybody be read again, as without this memory, and nothing worse.
+@lru_cache(maxsize=4_096)
+def _usual_prefix(text: str) -> Prefix | None:
+    """The prefix that a canonical text of at most 64 characters names; None where it is not canonical, or is none."""
+    labels = tuple(text.split("."))
+    if len(labels) > LABELS_MAX or any(_LABEL.match(label) is None for label in labels):
+        return None
+    return Prefix(labels)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -75,6 +75,13 @@ def _low_order_encodings() -> frozenset[bytes]:
     return frozenset(encodings)
 
 
+def _frame(kind: Kind) -> bytes:
+    """What stands before length and payload of every signed thing of a kind."""
+    name = kind.payload_type.encode()
+    return b"".join((kind.domain, b"\0", struct.pack(">I", len(name)), name))
+
+
+_FRAMES: Final = {kind: _frame(kind) for kind in Kind}
 # One signature stands for many questions: worth remembering.
 _REPEATING: Final = frozenset({Kind.SEAL, Kind.DELEGATION})
 LOW_ORDER: Final = _low_order_encodings()
@@ -225,8 +232,7 @@ class CheckBudget:
 
 def framed(kind: Kind, payload: bytes) -> bytes:
     """The bytes that are signed and hashed for a payload of this kind."""
-    name = kind.payload_type.encode()
-    return b"".join((kind.domain, b"\0", struct.pack(">I", len(name)), name, struct.pack(">Q", len(payload)), payload))
+    return b"".join((_FRAMES[kind], len(payload).to_bytes(8, "big"), payload))
 
 
 def signed_hash(kind: Kind, payload: bytes) -> bytes:

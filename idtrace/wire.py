@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -20,7 +21,7 @@ from idtrace.entry import HEAD_BYTES_MAX
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.logproof import CHECKPOINT_BYTES_MAX, LogProof
-from idtrace.merkle import PROOF_HASHES_MAX
+from idtrace.merkle import HASH_BYTES, PROOF_HASHES_MAX
 from idtrace.record import (
     SALT_BYTES,
     SEAL_PATH_MAX,
@@ -35,6 +36,9 @@ from idtrace.signature import SIGNATURES_MAX, Signature, Signed
 from idtrace.v1 import record_pb2 as pb
 
 BUNDLE_FORMAT: Final = 1
+_BYTE: Final = [bytes((number,)) for number in range(0x80)]
+# So that a value with its frame of 22 bytes has a length of one byte.
+_USUAL_DATA_MAX: Final = 0x7F - 22
 
 
 def signed_to_pb(signed: Signed) -> pb.Signed:
@@ -101,15 +105,20 @@ def values_from_pb(messages: Sequence[pb.Value], field: str) -> tuple[Value, ...
     """
     _at_most(len(messages), VALUES_MAX, "values", field)
     values = []
-    for position, value in enumerate(messages):
-        where = f"{field}[{position}]"
-        if not 0 < value.index <= VALUE_INDEX_MAX:
-            raise InputError(Reason.FIELD_MALFORMED, "an index is within 1 and 2**31 - 1", field=f"{where}.index")
-        if len(value.salt) != SALT_BYTES:
-            raise InputError(Reason.FIELD_MALFORMED, f"a salt has {SALT_BYTES} bytes", field=f"{where}.salt")
-        _at_most(len(value.data), VALUE_BYTES_MAX, "bytes", f"{where}.data")
-        values.append(Value(value.index, value.salt, value.data))
+    for position, message in enumerate(messages):
+        value = Value(message.index, message.salt, message.data)
+        if not 0 < value.index <= VALUE_INDEX_MAX or len(value.salt) != SALT_BYTES or len(value.data) > VALUE_BYTES_MAX:
+            _refuse_value(value, f"{field}[{position}]")
+        values.append(value)
     return tuple(values)
+
+
+def _refuse_value(value: Value, where: str) -> None:
+    if not 0 < value.index <= VALUE_INDEX_MAX:
+        raise InputError(Reason.FIELD_MALFORMED, "an index is within 1 and 2**31 - 1", field=f"{where}.index")
+    if len(value.salt) != SALT_BYTES:
+        raise InputError(Reason.FIELD_MALFORMED, f"a salt has {SALT_BYTES} bytes", field=f"{where}.salt")
+    _at_most(len(value.data), VALUE_BYTES_MAX, "bytes", f"{where}.data")
 
 
 def proof_to_pb(proof: LogProof) -> pb.LogProof:
@@ -131,7 +140,51 @@ def proof_from_pb(message: pb.LogProof, field: str = "proof") -> LogProof:
 
 def record_to_bytes(record: Record) -> bytes:
     """The form in which a store keeps a record."""
-    return record_to_pb(record).SerializeToString(deterministic=True)
+    values = _usual_values(record.values)
+    sealed = b"" if record.sealed is None else _usual_sealed(record.sealed)
+    if values is None or sealed is None:
+        return record_to_pb(record).SerializeToString(deterministic=True)
+    signed = signed_to_bytes(record.signed)
+    return b"".join((b"\x0a", _varint(len(signed)), signed, *values, sealed))
+
+
+# The bytes of the message put together by hand, where lengths and numbers are those that nearly all have: a third of
+# what it costs to make the messages first, and a test holds both to the same bytes.
+def _usual_values(values: Sequence[Value]) -> list[bytes] | None:
+    parts: list[bytes] = []
+    for value in values:
+        index, salt, data = value.index, value.salt, value.data
+        size = len(data)
+        if not (0 < index < 0x80 and len(salt) == SALT_BYTES and 0 < size <= _USUAL_DATA_MAX):
+            return None
+        # values = 2 { index = 1; salt = 2 of 16 bytes; data = 3 }
+        parts += (b"\x12", _BYTE[size + 22], b"\x08", _BYTE[index], b"\x12\x10", salt, b"\x1a", _BYTE[size], data)
+    return parts
+
+
+def _usual_sealed(sealed: Sealed) -> bytes | None:
+    path = sealed.path
+    if not sealed.position or not path or {*map(len, path)} != {HASH_BYTES}:
+        return None
+    # sealed = 3 { seal = 1; position = 2; path = 3, each of 32 bytes }
+    body = b"".join((_seal_part(sealed.seal), b"\x10", _varint(sealed.position), b"\x1a\x20", b"\x1a\x20".join(path)))
+    return b"".join((b"\x1a", _varint(len(body)), body))
+
+
+@lru_cache(maxsize=64)  # of 500 bytes: a batch's seal is kept with each of its 2,000 records
+def _seal_part(seal: Signed) -> bytes:
+    data = signed_to_bytes(seal)
+    return b"\x0a" + _varint(len(data)) + data
+
+
+def _varint(number: int) -> bytes:
+    """A number (> 0) in groups of seven bits, the lowest first (protobuf.dev, Encoding)."""
+    groups = bytearray()
+    while number >= 0x80:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)
 
 
 def record_from_bytes(data: bytes) -> Record:

@@ -158,12 +158,8 @@ def repeated(request_hash: bytes, earlier: Earlier) -> Repeated:
 
 def _check_intent(intent: Intent, body: RecordBody) -> None:
     ends = body.kind is RecordKind.TOMBSTONE
-    fits = {
-        Intent.REGISTER: body.version == 1 and not ends,
-        Intent.UPDATE: body.version > 1 and not ends,
-        Intent.RETIRE: ends,
-    }
-    if not fits[intent]:
+    follows = body.version > 1
+    if ends != (intent is Intent.RETIRE) or (not ends and follows != (intent is Intent.UPDATE)):
         rule = "Register brings version 1, Update a later one, Retire a tombstone"
         raise InputError(Reason.FIELD_MALFORMED, rule, field="record.version")
 

@@ -179,7 +179,8 @@ class Grants:
         """Carry out an administrator's signed command.
 
         Raises:
-            InputError, VerificationError: malformed, or not signed by a zone key of the parent.
+            InputError, VerificationError: malformed, or not signed by as many zone keys of the parent as a delegation
+                has to be: whoever may not hand a zone out alone may not disable one alone.
             RefusedError: COMMAND_STALE, NOT_AUTHORITATIVE, PREFIX_UNKNOWN or PREFIX_STATUS_TRANSITION.
         """
         check_key(key)
@@ -187,8 +188,9 @@ class Grants:
         parent = self._parent_zone(Command.parse(command.payload).prefix)
         context = Context.at(now)
         chain = self._authority.trusted(parent, context)
-        keys = chain.delegation.keys_for(Role.ZONE)
-        verify(command, Kind.COMMAND, keys, budget=CheckBudget(CHECKS_MAX), field="command")
+        keys, threshold = chain.delegation.keys_for(Role.ZONE), chain.delegation.zone_threshold
+        budget = CheckBudget(CHECKS_MAX)
+        verify(command, Kind.COMMAND, keys, budget=budget, threshold=threshold, field="command")
         body = Command.parse(command.payload)
         request = hashlib.sha256(b"move\0" + command.payload).digest()
         said = _Said(EntryKind.COMMAND, parent, command)

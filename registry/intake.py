@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from idtrace.chain import Context
+from idtrace.chain import Context, TrustedChain
 from idtrace.errors import InputError, Reason, RefusedError, VerificationError
 from idtrace.identifier import Prefix
 from idtrace.merkle import BatchTree, hash_leaf
-from idtrace.record import Record, Sealed, peek_identifier
+from idtrace.record import Record, RecordBody, Sealed, peek_identifier
 from idtrace.scan import check_scheme
 from idtrace.seal import Seal
 from idtrace.signature import SIGNATURES_MAX, Kind, Signed, signed_hash
@@ -50,6 +50,9 @@ def take(
         RefusedError: NOT_AUTHORITATIVE, ZONE_DELEGATED or PREFIX_NOT_ENABLED.
     """
     check_key(idempotency_key)
+    if record.sealed is not None:  # the log holds a seal before its records, and only as one piece with them
+        rule = "a record under a seal is registered with its batch (RegisterSealed)"
+        raise InputError(Reason.FIELD_MALFORMED, rule, field="record.sealed")
     return _proposal(intent, idempotency_key, record, hashed=hashed, authority=authority, now=now)
 
 
@@ -68,12 +71,22 @@ def _proposal(
     context = Context.at(now, checks=SIGNATURES_MAX, memory=authority.memory)
     chain = authority.trusted(zone, Context.at(now))
     verified = chain.check_record(record, identifier, context)
-    check_scheme(identifier, field="record.identifier")
-    class_id = verified.body.class_id
+    check_rules(verified.body, zone, authority)
+    return Proposal(intent, str(zone), idempotency_key, hashed, record, verified.body, sealed)
+
+
+def check_rules(body: RecordBody, zone: Prefix, authority: Authority) -> None:
+    """Check a genuine body against the rules of its scheme, and that its class is one of its zone.
+
+    Raises:
+        InputError: what :func:`idtrace.scan.check_scheme` says.
+        RefusedError: CLASS_UNKNOWN.
+    """
+    check_scheme(body.identifier, field="record.identifier")
+    class_id = body.class_id
     if class_id is not None and authority.zone_of(class_id.prefix) != zone:
         detail = f"{class_id} is not a class in zone {zone}"
         raise RefusedError(Reason.CLASS_UNKNOWN, detail, field="record.class")
-    return Proposal(intent, str(zone), idempotency_key, hashed, record, verified.body, sealed)
 
 
 def request_hash(intent: Intent, message: bytes) -> bytes:
@@ -174,13 +187,68 @@ def open_sealed(batch: Batch, *, authority: Authority, now: int) -> OpenedBatch:
     return OpenedBatch(batch, zone, places)
 
 
-def take_sealed(opened: OpenedBatch, record: Record, item_hash: bytes, *, authority: Authority, now: int) -> Proposal:
-    """Check one record of an opened batch, which names its place, and make it a proposal.
+class Taking:
+    """Takes records of an opened batch at one moment (s).
 
-    Raises:
-        As :func:`take`; a record of another zone is not under a seal by its keys.
+    What holds for all of them is asked once: which zone a prefix belongs to, and whether the seal still counts. Drop it
+    before anything else runs: it does not see what changes afterwards.
     """
-    assert record.sealed is not None, "it has been given its place"
-    key = opened.batch.item_key(record.sealed.position)
-    sealed = SealedIn(record.sealed, opened.batch.hashes)
-    return _proposal(Intent.REGISTER, key, record, hashed=item_hash, authority=authority, now=now, sealed=sealed)
+
+    __slots__ = ("_authority", "_context", "_genuine", "_now", "_opened", "_zone", "_zones")
+
+    def __init__(self, opened: OpenedBatch, authority: Authority, now: int) -> None:
+        self._opened = opened
+        self._authority = authority
+        self._now = now
+        self._context = Context.at(now)
+        self._zone = str(opened.zone)
+        self._zones: dict[Prefix, Prefix] = {}
+        self._genuine: TrustedChain | None = None  # the zone's chain, once the seal has been found to count
+
+    def take(self, record: Record, item_hash: bytes) -> Proposal:
+        """Check one record, which names its place, and make it a proposal.
+
+        Raises:
+            As :func:`take`; a record of another zone is not under a seal by its keys.
+        """
+        place, opened = record.sealed, self._opened
+        assert place is not None, "it has been given its place"
+        key = opened.batch.item_key(place.position)
+        sealed = SealedIn(place, opened.batch.hashes)
+        identifier = peek_identifier(record.signed.payload)
+        if self._zone_of(identifier.prefix) != opened.zone or not self._stands(record, place):
+            return _proposal(
+                Intent.REGISTER, key, record, hashed=item_hash, authority=self._authority, now=self._now, sealed=sealed
+            )
+        body = self._chain().check_content(record, identifier, self._context).body
+        check_rules(body, opened.zone, self._authority)
+        return Proposal(Intent.REGISTER, self._zone, key, item_hash, record, body, sealed)
+
+    def _zone_of(self, prefix: Prefix) -> Prefix:
+        zone = self._zones.get(prefix)
+        if zone is None:
+            zone = self._zones[prefix] = writable_zone(prefix, self._authority)
+        return zone
+
+    def _stands(self, record: Record, place: Sealed) -> bool:
+        """Whether it is the record that was sealed at its place, of which the batch's tree shows the path."""
+        signed, batch = record.signed, self._opened.batch
+        return (
+            place is self._opened.places[place.position]
+            and not signed.signatures
+            and signed.payload_type == Kind.RECORD.payload_type
+            and signed_hash(Kind.RECORD, signed.payload) == batch.hashes[place.position]
+        )
+
+    def _chain(self) -> TrustedChain:
+        if self._genuine is None:
+            chain = self._authority.trusted(self._opened.zone, self._context)
+            memory = self._authority.memory
+            chain.check_seal(self._opened.batch.seal, Context.at(self._now, checks=SIGNATURES_MAX, memory=memory))
+            self._genuine = chain
+        return self._genuine
+
+
+def take_sealed(opened: OpenedBatch, record: Record, item_hash: bytes, *, authority: Authority, now: int) -> Proposal:
+    """Check one record of an opened batch, which names its place, and make it a proposal: see :class:`Taking`."""
+    return Taking(opened, authority, now).take(record, item_hash)

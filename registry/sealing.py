@@ -31,17 +31,20 @@ from idtrace.record import Record, peek_identifier
 from idtrace.seal import Seal
 from idtrace.serving.errors import item_error
 from idtrace.signature import Kind, Signed
+from idtrace.v1 import record_pb2 as pb
 from idtrace.v1 import registry_pb2
 from registry.admission import Proposal
 from registry.authority import Authority
-from registry.intake import Batch, OpenedBatch, open_sealed, take_sealed
+from registry.intake import Batch, OpenedBatch, Taking, open_sealed
 from registry.logbook import require_few_absent
+from registry.receipts import SEQUENCED, WITNESSED, Receipts, check_level
 from registry.sequencer import BATCH_MAX, Result, Sequencer
 from registry.standing import Standing
 from registry.storage import Storage
 
 # Records are checked so many at a time between looks at the loop, which delays a reader by ~4 ms at most.
-CHECKED_AT_ONCE: Final = 32
+CHECKED_AT_ONCE: Final = 128
+_RECORD_TYPE: Final = Kind.RECORD.payload_type
 # Results that are the whole call's, and not one record's.
 _OF_ALL: Final = frozenset({Reason.SEAL_REFUSED, Reason.IDEMPOTENCY_KEY_REUSED})
 
@@ -56,15 +59,20 @@ class Sealing:
         sequencer: Sequencer,
         clock: Callable[[], int],
         standing: Standing | None,
+        *,
+        receipts: Receipts,
     ) -> None:
         self._storage = storage
         self._authority = authority
         self._sequencer = sequencer
         self._clock = clock
         self._standing = standing  # where the node keeps a log
+        self._receipts = receipts
 
-    async def register(self, request: registry_pb2.RegisterSealedRequest) -> registry_pb2.RegisterSealedResponse:
-        """Register a batch; see ``RegisterSealed`` of the contract.
+    async def register(
+        self, request: registry_pb2.RegisterSealedRequest, due: float
+    ) -> registry_pb2.RegisterSealedResponse:
+        """Register a batch; see ``RegisterSealed`` of the contract. ``due``: tick at which it has to be answered.
 
         Raises:
             InputError: BATCH_TOO_LARGE, or the key or the seal is malformed.
@@ -74,6 +82,7 @@ class Sealing:
             OutcomeUnknownError: repeat the call with the same key.
         """
         items = request.items
+        check_level(request.wait_for)
         if not 0 < len(items) <= BATCH_MAX:
             detail = f"a batch has 1 to {BATCH_MAX} items, this one {len(items)}"
             raise InputError(Reason.BATCH_TOO_LARGE, detail, field="items")
@@ -95,7 +104,7 @@ class Sealing:
                 detail = "this key was used for another batch"
                 raise RefusedError(Reason.IDEMPOTENCY_KEY_REUSED, detail, field="idempotency_key")
             results = await self._results(opened, items, hashes, known)
-        return await self._response(results, items)
+        return await self._response(results, request, due)
 
     async def _known(self, batch: Batch, zone: Prefix, hashes: Sequence[bytes]) -> tuple[frozenset[int], bool]:
         """Places that an earlier call with this key and these bytes has committed; and whether another has used it."""
@@ -115,14 +124,16 @@ class Sealing:
         taken: dict[int, Proposal] = {}
         results: dict[int, Result] = dict.fromkeys(known, b"")
         seen: set[Identifier] = set()
+        taking = Taking(opened, self._authority, self._clock())
         for position, item in enumerate(items):
             if position % CHECKED_AT_ONCE == 0:
                 await asyncio.sleep(0)
+                taking = Taking(opened, self._authority, self._clock())
             if position in known:
                 continue
             try:
                 record = _record(item, opened, position)
-                proposal = take_sealed(opened, record, hashes[position], authority=self._authority, now=self._clock())
+                proposal = taking.take(record, hashes[position])
                 _require_first(proposal.body.identifier, seen)
             except IdtraceError as error:
                 results[position] = error
@@ -134,14 +145,20 @@ class Sealing:
         return _of_each(results)
 
     async def _response(
-        self, results: Sequence[Result], items: Sequence[registry_pb2.SealedItem]
+        self, results: Sequence[Result], request: registry_pb2.RegisterSealedRequest, due: float
     ) -> registry_pb2.RegisterSealedResponse:
         """Positions are those of the commit, in which the records stand one after the other."""
         committed = [position for position, result in enumerate(results) if not isinstance(result, IdtraceError)]
-        first, checkpoint = await self._logged([items[position].payload for position in committed])
+        first, checkpoint = await self._logged([request.items[position].payload for position in committed])
+        level = SEQUENCED if checkpoint else pb.RECEIPT_LEVEL_UNSPECIFIED
+        if checkpoint and request.wait_for == WITNESSED:
+            last = first + len(committed) - 2  # positions begin with 1
+            await self._receipts.wait(last, due)
+            if seen := self._receipts.witnessed(last):
+                level, checkpoint = WITNESSED, seen[1]
         at = {position: first + n if checkpoint else 0 for n, position in enumerate(committed)}
         told = [_result(result, at.get(position, 0)) for position, result in enumerate(results)]
-        return registry_pb2.RegisterSealedResponse(results=told, checkpoint=checkpoint)
+        return registry_pb2.RegisterSealedResponse(results=told, checkpoint=checkpoint, level=level)
 
     async def _logged(self, payloads: Sequence[bytes]) -> tuple[int, bytes]:
         """Log position of the first of these records and the checkpoint of their commit; without a log 0 and b""."""
@@ -157,14 +174,12 @@ class Sealing:
 
 
 def _record(item: registry_pb2.SealedItem, opened: OpenedBatch, position: int) -> Record:
-    field = f"items[{position}]"
-    if not 0 < len(item.payload) <= BODY_BYTES_MAX:
+    field, payload = f"items[{position}]", item.payload
+    if not 0 < len(payload) <= BODY_BYTES_MAX:
         rule = f"a body has 1 to {BODY_BYTES_MAX} bytes"
-        raise InputError(
-            Reason.FIELD_TOO_LARGE if item.payload else Reason.FIELD_MISSING, rule, field=f"{field}.payload"
-        )
+        raise InputError(Reason.FIELD_TOO_LARGE if payload else Reason.FIELD_MISSING, rule, field=f"{field}.payload")
     values = wire.values_from_pb(item.values, f"{field}.values")
-    return Record(Signed(Kind.RECORD.payload_type, item.payload, ()), values, opened.places[position])
+    return Record(Signed(_RECORD_TYPE, payload, ()), values, opened.places[position])
 
 
 def _require_first(identifier: Identifier, seen: set[Identifier]) -> None:

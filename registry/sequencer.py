@@ -32,7 +32,7 @@ from idtrace.entry import LOGGED_BODY_BYTES_MAX, Entry, EntryKind, UnderSeal
 from idtrace.errors import BusyError, IdtraceError, OutcomeUnknownError, Reason, RefusedError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import RecordBody, RecordKind
-from idtrace.signature import Kind, Signer, sign
+from idtrace.signature import Kind, Signature, Signer, sign
 from idtrace.statements import Receipt
 from idtrace.template import CLASS_DEPTH_MAX
 from registry.admission import Admitted, ClassRecord, Proposal, Repeated, admit, complete, repeated
@@ -323,13 +323,16 @@ def _decide(proposal: Proposal, stored: _Stored, now: int, signer: Signer, *, is
         case Repeated(receipt):
             return receipt
         case Admitted(claims):
-            record_hash = proposal.record.hash
             zone = Prefix.parse_canonical(proposal.zone)
-            statement = Receipt(zone, body.identifier, body.version, record_hash, now)
             signed, sealed = proposal.record.signed, proposal.record.sealed
-            by = signed.signatures if sealed is None else UnderSeal(sealed.hash, sealed.position)
-            # Under a seal the checkpoint is the proof, and no receipt is signed.
-            receipt = b"" if sealed else wire.signed_to_bytes(sign(Kind.RECEIPT, statement.payload(), signer))
+            # Intake has found the hash at its place to be its own.
+            record_hash = proposal.sealed.batch[sealed.position] if proposal.sealed and sealed else proposal.record.hash
+            by: tuple[Signature, ...] | UnderSeal = signed.signatures
+            if sealed is not None:  # the checkpoint is the proof, and no receipt is signed
+                by, receipt = UnderSeal(sealed.hash, sealed.position), b""
+            else:
+                statement = Receipt(zone, body.identifier, body.version, record_hash, now)
+                receipt = wire.signed_to_bytes(sign(Kind.RECEIPT, statement.payload(), signer))
             return Write(
                 identifier=identifier,
                 expected=head.version if head else 0,

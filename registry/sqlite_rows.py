@@ -64,42 +64,74 @@ def add_log_index(connection: sqlite3.Connection) -> None:
             raise
 
 
-def apply(
-    writer: sqlite3.Connection,
-    write: Write,
-    heads: dict[str, Head],
-    used: set[tuple[str, str]],
-    draft: LogDraft | None,
-) -> Outcome:
-    """Insert one write; ``heads`` and ``used`` are the transaction's view and grow with it."""
-    head = heads.get(write.identifier)
-    if (write.zone, write.idempotency_key) in used:
-        return Outcome.KEY_USED
-    if (head.version if head else 0) != write.expected:
-        return Outcome.CONFLICT
-    if any(_is_delegated(writer, prefix) for prefix in between(write)):
-        return Outcome.CONFLICT
-    if any(_claimant(writer, claim) not in (None, write.identifier) for claim in write.claims):
-        return Outcome.CLAIMED
-    new = write.head
-    index = log_write(draft, write) if draft is not None else None
-    writer.execute("INSERT INTO version VALUES (?, ?, ?, ?)", (write.identifier, new.version, write.record, index))
-    writer.execute(
-        "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?, ?)",
-        (write.identifier, new.version, new.record_hash, new.kind, new.status, new.issued_at),
-    )
-    writer.execute(
-        "INSERT INTO idempotency VALUES (?, ?, ?, ?)",
-        (write.zone, write.idempotency_key, write.request_hash, write.receipt),
-    )
-    for claim in write.claims:
-        writer.execute(
-            "INSERT OR IGNORE INTO claim VALUES (?, ?, ?, ?)",
-            (claim.class_id, claim.field, claim.digest, write.identifier),
+class Rows:
+    """The writes of one transaction: decided one after the other, inserted together at the end.
+
+    ``heads`` and ``used`` are the transaction's view of what is stored, and grow with each write that wins, as do its
+    own claims. One statement a table costs a third of one a row.
+    """
+
+    def __init__(
+        self, writer: sqlite3.Connection, heads: dict[str, Head], used: set[tuple[str, str]], draft: LogDraft | None
+    ) -> None:
+        self._writer = writer
+        self._heads = heads
+        self._used = used
+        self._draft = draft
+        self._claims: dict[Claim, str] = {}
+        self._delegated: dict[str, bool] = {}
+        self._won: list[tuple[Write, int | None]] = []
+
+    def apply(self, write: Write) -> Outcome:
+        """Decide one write; it is not in the tables before :meth:`insert`."""
+        head, key = self._heads.get(write.identifier), (write.zone, write.idempotency_key)
+        if key in self._used:
+            return Outcome.KEY_USED
+        if (head.version if head else 0) != write.expected:
+            return Outcome.CONFLICT
+        if any(self._is_delegated(prefix) for prefix in between(write)):
+            return Outcome.CONFLICT
+        if any(self._claimant(claim) not in (None, write.identifier) for claim in write.claims):
+            return Outcome.CLAIMED
+        index = log_write(self._draft, write) if self._draft is not None else None
+        self._won.append((write, index))
+        self._claims.update(dict.fromkeys(write.claims, write.identifier))
+        self._heads[write.identifier] = write.head
+        self._used.add(key)
+        return Outcome.COMMITTED
+
+    def insert(self) -> list[Write]:
+        """Put all that has won into the tables; the writes, in their order."""
+        won, many = [write for write, _ in self._won], self._writer.executemany
+        many(
+            "INSERT INTO version VALUES (?, ?, ?, ?)",
+            [(write.identifier, write.head.version, write.record, index) for write, index in self._won],
         )
-    heads[write.identifier] = new
-    used.add((write.zone, write.idempotency_key))
-    return Outcome.COMMITTED
+        many(
+            "INSERT OR REPLACE INTO head VALUES (?, ?, ?, ?, ?, ?)",
+            [
+                (write.identifier, new.version, new.record_hash, new.kind, new.status, new.issued_at)
+                for write in won
+                for new in (write.head,)
+            ],
+        )
+        many(
+            "INSERT INTO idempotency VALUES (?, ?, ?, ?)",
+            [(write.zone, write.idempotency_key, write.request_hash, write.receipt) for write in won],
+        )
+        many(
+            "INSERT OR IGNORE INTO claim VALUES (?, ?, ?, ?)",
+            [(c.class_id, c.field, c.digest, write.identifier) for write in won for c in write.claims],
+        )
+        return won
+
+    def _is_delegated(self, prefix: str) -> bool:
+        if prefix not in self._delegated:
+            self._delegated[prefix] = _is_delegated(self._writer, prefix)
+        return self._delegated[prefix]
+
+    def _claimant(self, claim: Claim) -> str | None:
+        return self._claims.get(claim) or _claimant(self._writer, claim)
 
 
 def _chunks(keys: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:

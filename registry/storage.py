@@ -96,7 +96,10 @@ class Stored:
 
 def between(write: Write) -> list[str]:
     """Prefixes on the way from the write's zone to its identifier; mostly none."""
-    labels = write.identifier.partition("/")[0].split(".")
+    prefix = write.identifier.partition("/")[0]
+    if prefix == write.zone:
+        return []
+    labels = prefix.split(".")
     depth = len(write.zone.split(".")) if write.zone else 0
     return [".".join(labels[:n]) for n in range(depth + 1, len(labels) + 1)]
 

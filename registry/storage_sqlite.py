@@ -165,9 +165,9 @@ class SqliteStorage:
                 for zone in {w.zone for w in writes}
                 for key in sqlite_rows.read_earlier(writer, zone, [w.idempotency_key for w in writes if w.zone == zone])
             }
-            outcomes = [sqlite_rows.apply(writer, write, heads, used, draft) for write in writes]
-            won = [w for w, outcome in zip(writes, outcomes, strict=True) if outcome is Outcome.COMMITTED]
-            if won:
+            rows = sqlite_rows.Rows(writer, heads, used, draft)
+            outcomes = [rows.apply(write) for write in writes]
+            if won := rows.insert():
                 self._number(pack_subjects(won))
             return outcomes
 

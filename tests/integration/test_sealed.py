@@ -32,10 +32,10 @@ from registry.storage_sqlite import SqliteStorage
 from resolver import server as resolver_server
 from resolver.config import ResolverConfig
 from tests.core_fixtures import signer
-from tests.integration.test_kill import RegistryProgram
 from tests.integration.test_logged_node import LOG, POLICY, SECOND, ZONE, LoggedNodes, Read, tree, zone_keys
 from tests.integration.test_registry import reason_of
 from tests.nodes import TIMEOUT, Nodes, key_name, make_record
+from tests.under_fire import RegistryProgram
 
 OWNER = signer(key_name(Role.RECORD, ZONE))
 KEY = "sealed-batch-1"

@@ -17,7 +17,17 @@ from idtrace.seal import seal
 from idtrace.statements import PrefixStatus
 from registry.admission import Intent, Proposal
 from registry.authority import Authority
-from registry.intake import Batch, OpenedBatch, check_key, open_sealed, request_hash, take, take_sealed, writable_zone
+from registry.intake import (
+    Batch,
+    OpenedBatch,
+    Taking,
+    check_key,
+    open_sealed,
+    request_hash,
+    take,
+    take_sealed,
+    writable_zone,
+)
 from registry.storage import SealedIn
 from tests.core_fixtures import NOW, delegation, record, revocation, signed_record, signer
 from tests.registry_fixtures import authority_for, body_of, hand_out, hosted, mangled, typed_record
@@ -186,6 +196,22 @@ def test_a_seal_over_what_was_sent_gives_each_record_its_place() -> None:
             check_key(key)  # no caller can choose it
 
 
+def test_records_that_are_taken_together_are_what_they_are_alone_and_what_is_wrong_with_one_stays_its_own() -> None:
+    own = authority_for("88.118.8")
+    found = opened(batch_of(*THREE), own)
+    taking = Taking(found, own, NOW)
+    sent = [Record(replace(r.signed, signatures=()), r.values, found.places[n]) for n, r in enumerate(THREE)]
+    with pytest.raises(VerificationError) as caught:
+        taking.take(replace(sent[0], signed=sent[1].signed), b"hash")  # another body than the one that was sealed there
+    assert caught.value.reason is R.SEAL_PATH
+    together = [taking.take(one, b"hash") for one in sent]
+    assert together == [take_sealed(found, one, b"hash", authority=own, now=NOW) for one in sent]
+    path = replace(found.places[0], path=found.places[1].path)
+    with pytest.raises(VerificationError) as caught:
+        taking.take(replace(sent[0], sealed=path), b"hash")
+    assert caught.value.reason is R.SEAL_PATH
+
+
 def test_a_seal_is_checked_once_and_its_records_never_by_a_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     checks: list[bytes] = []
     sound = signature.valid
@@ -203,6 +229,14 @@ def test_a_seal_is_checked_once_and_its_records_never_by_a_signature(monkeypatch
         take_sealed(found, sent, b"hash", authority=own, now=NOW)
     assert len(checks) == links + 1
     assert links == 4  # the chain down to the zone, once as well
+
+
+def test_a_sealed_record_is_not_taken_without_its_batch() -> None:
+    """The log would hold it under a seal that it does not hold, which is the mark of a lying node."""
+    hashes = [one.hash for one in THREE]
+    place = seal(hashes, Prefix.parse("88.118.8"), signer("record of 88.118.8"), issued_at=NOW)[0]
+    alone = replace(THREE[0], signed=replace(THREE[0].signed, signatures=()), sealed=place)
+    assert refusal(lambda: taken(alone)) == (InputError, R.FIELD_MALFORMED, "record.sealed")
 
 
 @pytest.mark.parametrize(
