@@ -14,7 +14,7 @@ from idtrace.entry import Entry, EntryKind, UnderSeal
 from idtrace.identifier import Identifier, Prefix
 from idtrace.merkle import HASH_BYTES
 from idtrace.note import NoteSigner
-from idtrace.record import Permission, RecordBody, RecordKind, Sealed, Status, build_values
+from idtrace.record import Permission, RecordBody, RecordKind, Sealed, Status, Value, build_values
 from idtrace.seal import seal
 from idtrace.signature import Kind, MemorySigner, Signed, sign, signed_hash
 from idtrace.tiles import TILE_WIDTH, Tile, bundle_content, parse_path
@@ -105,7 +105,7 @@ class BenchLog:
 
 
 def _add_batch(draft: LogDraft, first: int, count: int) -> None:
-    payloads = [_payload(number) for number in range(first, first + count)]
+    payloads = [payload_and_values(number)[0] for number in range(first, first + count)]
     hashes = tuple(signed_hash(Kind.RECORD, payload) for payload in payloads)
     places: tuple[Sealed, ...] = seal(hashes, ZONE, signer(f"record of {ZONE}"), issued_at=NOW)
     for payload, place in zip(payloads, places, strict=True):
@@ -113,10 +113,12 @@ def _add_batch(draft: LogDraft, first: int, count: int) -> None:
         draft.add_sealed(entry, replace(place, path=()), hashes)
 
 
-def _payload(number: int) -> bytes:
+def payload_and_values(number: int) -> tuple[bytes, tuple[Value, ...]]:
+    """The record of this number: its body, and the values beside it."""
     salts = [sha256(f"{number} {n}".encode()).digest()[:16] for n in range(2)]
     given = [("product", b"Vaccine, 1 dose", Permission.PUBLIC), ("lot", b"LOT-7", Permission.PUBLIC)]
-    return RecordBody(
+    digests, values = build_values(given, salts)
+    body = RecordBody(
         identifier=Identifier(ZONE, f"SN-{number:08}"),
         version=1,
         previous=b"",
@@ -125,5 +127,6 @@ def _payload(number: int) -> bytes:
         issued_at=NOW - 50,
         ttl_seconds=3_600,
         class_id=None,
-        values=build_values(given, salts)[0],
-    ).payload()
+        values=digests,
+    )
+    return body.payload(), values

@@ -32,6 +32,7 @@ from tests.core_fixtures import (
     signer,
     tombstone,
 )
+from tests.logged_fixtures import logged
 
 R = Reason
 HERE = Prefix.parse(ZONE)
@@ -48,6 +49,11 @@ def entry(kind: EntryKind, signed: Signed, zone: str = ZONE, at: int = NOW) -> E
 def keys(at: int = NOW, **changes: Any) -> Entry:
     """The zone's own delegation, as its node takes it over."""
     return entry(EntryKind.KEYS, delegate(delegation(ZONE, **changes)), at=at)
+
+
+def from_the_first(at: int = NOW) -> Entry:
+    """The zone's keys, as version 1 and with the promise that every change of the zone stands in this log."""
+    return entry(EntryKind.KEYS, delegate(logged()), at=at)
 
 
 def written(one: Record, at: int = NOW, zone: str = ZONE) -> Entry:
@@ -139,7 +145,7 @@ def test_a_sound_log_has_no_finding_and_the_root_of_its_leaves() -> None:
     ("log", "reason", "at"),
     [
         pytest.param([keys(), written(record(ITEM, "zone of 88.118"))], R.SIGNER_UNKNOWN, 1, id="somebody else's key"),
-        pytest.param([keys(), written(NEXT)], R.VERSION_GAP, 1, id="begins at version 2"),
+        pytest.param([from_the_first(), written(NEXT)], R.VERSION_GAP, 1, id="begins at version 2"),
         pytest.param([keys(), written(FIRST), written(FIRST)], R.VERSION_GAP, 2, id="version 1 twice"),
         pytest.param(
             [keys(), written(FIRST), written(record(ITEM, version=3, previous=FIRST.hash))],
@@ -203,7 +209,10 @@ def test_a_sound_log_has_no_finding_and_the_root_of_its_leaves() -> None:
             [keys(), keys(version=2, previous=bytes(32))], R.PREVIOUS_HASH_MISMATCH, 1, id="keys of another line"
         ),
         pytest.param(
-            [keys(), handed_out(f"{ZONE}.1", 2, bytes(32))], R.VERSION_GAP, 1, id="a child zone begins at version 2"
+            [from_the_first(), handed_out(f"{ZONE}.1", 2, bytes(32))],
+            R.VERSION_GAP,
+            1,
+            id="a child zone begins at version 2",
         ),
         pytest.param(
             [keys(), handed_out(f"{ZONE}.1"), handed_out(f"{ZONE}.1", 3, bytes(32))],
@@ -353,6 +362,8 @@ def test_findings_are_bounded_and_counted() -> None:
     replay = Replay(outside=PARENT)
     replay.feed([b"junk"] * (FINDINGS_MAX + 5))
     assert (len(replay.findings), replay.broken) == (FINDINGS_MAX, FINDINGS_MAX + 5)
+    replay.feed([commanded(CHILD, "somebody").to_bytes()])
+    assert [one.grade for one in replay.findings[FINDINGS_MAX:]] == [Grade.UNCLEAR]
     assert replay.findings[0] == Finding(0, Grade.MISBEHAVIOUR, R.ENTRY_MALFORMED, replay.findings[0].detail)
 
 

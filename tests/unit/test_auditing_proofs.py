@@ -134,6 +134,8 @@ def test_too_few_cosignatures_leave_it_unclear_and_enough_are_named() -> None:
     ("status", "body", "expected", "said"),
     [
         (409, b"597\n", [("witness w1", R.LOG_INCONSISTENT)], ""),
+        (409, b"two roots for the size 597\n", [("witness w1", R.LOG_INCONSISTENT)], ""),
+        (422, b"bad proof\n", [("witness w1", R.LOG_INCONSISTENT)], ""),
         (409, b"400\n", [], "witness w1: has seen 400 entries"),
         (404, b"", [], "witness w1: not asked: status 404"),
         (200, b"nonsense\n", [("witness w1", R.NOTE_MALFORMED)], ""),
@@ -195,12 +197,16 @@ def test_a_version_that_the_log_never_had_is_a_lie_that_no_single_entry_shows() 
     assert report.notices[0].evidence is None
 
 
-def test_a_version_that_may_stand_in_an_entry_that_could_not_be_checked_accuses_nobody() -> None:
-    """A key of a parent is missing, so the record under the keys that it signed is not part of the replay."""
+def test_what_stands_in_an_entry_that_could_not_be_checked_is_no_lie_and_what_stands_nowhere_is() -> None:
+    """A key of a parent is missing, so the record under the keys that it signed is unclear, but it is there."""
     (stranger,) = delegate(logged(), "a former zone key of 88.118").signatures
     begins = replace(Entry.from_bytes(honest_entries()[0]), by=(stranger,)).to_bytes()
-    report = audited(ServedLog([begins, written(FIRST)]), saved=(saved_currency(log_size=2),))
+    served = ServedLog([begins, written(FIRST)])
+    report = audited(served, saved=(saved_currency(log_size=2),))
     assert report.outcome is Outcome.UNCLEAR
+    assert ("saved.json", R.STATEMENT_CONTRADICTED) not in found(report)
+    report = audited(served, saved=(saved_currency(log_size=2, version=3),))
+    assert report.outcome is Outcome.MISBEHAVIOUR
     assert ("saved.json", R.STATEMENT_CONTRADICTED) in found(report)
 
 

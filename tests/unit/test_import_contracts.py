@@ -31,7 +31,7 @@ CORE_IMPORTS = {
     "ipaddress",
     "hashlib",
 }
-CORE_IMPORTS |= {"itertools", "json", "re", "string", "struct", "typing", "unicodedata", "urllib"}
+CORE_IMPORTS |= {"itertools", "json", "operator", "re", "string", "struct", "typing", "unicodedata", "urllib"}
 CORE_IMPORTS |= {"biip", "cryptography", "idtrace"}
 
 # For each contract: the file that breaks it, the line it gains, importer and imported as the report names them.
