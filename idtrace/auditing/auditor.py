@@ -7,8 +7,8 @@
 5. All entries from the first, checked against the tree and replayed; or some of them, drawn by chance.
 6. Saved statements against what the log says.
 
-A second run of the same object replays only what has come since. Between two processes nothing of a replay is kept
-(every identifier's history would have to be): a new one reads the log from its first entry again.
+A second run replays only what has come since; a new process with the same folder too, from what the one before has left
+(:mod:`idtrace.auditing.snapshot`), unless something in the log was unclear: then it reads from the first entry again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from idtrace.audit import Grade, Replay
+from idtrace.audit import Finding, Grade, Replay
 from idtrace.auditing.evidence import (
     CHAINS_MAX,
     Chained,
@@ -35,6 +35,8 @@ from idtrace.auditing.findings import LogReport, Notice
 from idtrace.auditing.forks import Sighting, fork_between
 from idtrace.auditing.memory import Memory, MemoryFolder
 from idtrace.auditing.reading import entries_from, proven_entry
+from idtrace.auditing.snapshot import SHARE, resumed, snapshot_of
+from idtrace.auditing.staleness import size_at
 from idtrace.auditing.tree import TrustedTree
 from idtrace.auditing.witnesses import WitnessRound
 from idtrace.chain import Anchor, TrustedChain, zone_name
@@ -50,6 +52,7 @@ from idtrace.statements import Currency, Denial, DenialReason
 
 # What would decide is missing; everything else that fails is a lie.
 _MISSING: Final = frozenset({Reason.SIGNER_UNKNOWN, Reason.LOG_UNKNOWN, Reason.NOTE_MALFORMED})
+_BORNE: Final = "a checkpoint that an answer bore"
 Progress = Callable[[int, int], None]
 
 
@@ -97,6 +100,8 @@ class LogAudit:
     judged: set[str] = field(default_factory=set)
     _memory: Memory | None = None
     _replay: Replay | None = None
+    _is_torn: bool = False  # something was shown that does not go with what was replayed
+    _saved_size: int = 0  # how far the replay goes that is saved
 
     def run(self, now: int, *, sample: int = 0, progress: Progress = lambda _done, _all: None) -> LogReport:
         """Audit the log as it now (s) is.
@@ -198,6 +203,7 @@ class LogAudit:
 
     def _compare(self, report: LogReport, seen: Sighting, chains: Sequence[TrustedChain]) -> None:
         assert self._memory is not None, "it was loaded with the chains"
+        heads = [seen]
         if self._memory.note:
             before = Sighting("the checkpoint seen before", self._memory.note, _checkpoint_of(self._memory.note))
             report.seen_size = before.checkpoint.size
@@ -207,6 +213,23 @@ class LogAudit:
                     f"the log goes back from {before.checkpoint.size} entries, seen before, to {seen.checkpoint.size}"
                 )
                 report.add(Notice("checkpoint", Grade.MISBEHAVIOUR, Reason.CHECKPOINT_STALE, detail))
+                heads.append(before)  # what is published now hides what was signed since
+        for other, chain in (*self._borne(heads[-1]), *self._kept(report, seen, chains)):
+            for head in heads:
+                self._against(report, head, other, chain)
+
+    def _borne(self, largest: Sighting) -> list[tuple[Sighting, tuple[Chained, ...]]]:
+        """Checkpoints that clients kept (``remembering.py``); answers run ahead of what is published."""
+        assert self._memory is not None, "it was loaded with the chains"
+        found = [Sighting(_BORNE, note, _checkpoint_of(note)) for note in self._memory.others]
+        chains = self._memory.chains
+        return [(one, chains) for one in found if one.checkpoint.size <= largest.checkpoint.size]
+
+    def _kept(
+        self, report: LogReport, seen: Sighting, chains: Sequence[TrustedChain]
+    ) -> list[tuple[Sighting, tuple[Chained, ...]]]:
+        """Checkpoints of this log in what somebody saved, each signed by a key that its chain or ours names."""
+        found: list[tuple[Sighting, tuple[Chained, ...]]] = []
         for saved in self.asked.saved:
             if not saved.note:
                 continue
@@ -220,9 +243,8 @@ class LogAudit:
                 detail = f"its checkpoint cannot be held against the log: {error.detail}"
                 report.add(Notice(saved.place, Grade.UNCLEAR, error.reason, detail))
                 continue
-            self._against(
-                report, seen, Sighting(saved.place, saved.note, checkpoint), (saved.chain,) if saved.chain else ()
-            )
+            found.append((Sighting(saved.place, saved.note, checkpoint), (saved.chain,) if saved.chain else ()))
+        return found
 
     def _against(self, report: LogReport, seen: Sighting, other: Sighting, more: Sequence[Chained]) -> None:
         sizes = f"{other.checkpoint.size} entries and that of {seen.checkpoint.size}"
@@ -266,9 +288,12 @@ class LogAudit:
         for one in chains:
             memory = replace(memory, chains=memory.with_chain(one))
         if went_wrong:
-            self._replay = None  # of what tree, nobody can say now
+            self._replay, self._is_torn = None, True  # of what tree, nobody can say now
         elif report.seen_size is None or seen.checkpoint.size >= report.seen_size:
-            memory = replace(memory, note=seen.note)
+            # What could not be compared is still there, and so is what this log has not published yet.
+            unclear = any(notice.place == _BORNE for notice in report.notices)
+            ahead = tuple(note for note in memory.others if _checkpoint_of(note).size > seen.checkpoint.size)
+            memory = replace(memory, note=seen.note, others=memory.others if unclear else ahead)
         self._save(memory)
 
     def _save(self, memory: Memory) -> None:
@@ -281,8 +306,11 @@ class LogAudit:
     def _read(self, report: LogReport, tree: TrustedTree, chains: Sequence[TrustedChain], progress: Progress) -> None:
         size = tree.checkpoint.size
         replay = self._replay
+        if replay is None:
+            replay = self._resumed()
         if replay is None or replay.size > size:
-            replay = self._replay = Replay(anchor=self.asked.anchor)
+            replay = Replay(anchor=self.asked.anchor)
+        self._replay = replay
         replay.outside = zone_keys(chains)
         start = replay.size
         try:
@@ -309,10 +337,30 @@ class LogAudit:
         report.checked.append(f"all {replay.size} entries have the root that was signed, and all tiles over them")
         for zone in dict.fromkeys(chain.zone for chain in chains):
             if zone not in replay.zones:
-                detail = f"the log has never said which keys zone {zone_name(zone)} has"
+                detail = f"the log has not said, or not provably, which keys zone {zone_name(zone)} has"
                 report.add(Notice(f"zone {zone_name(zone)}", Grade.UNCLEAR, Reason.NOT_LOGGED, detail))
-        if replay.size >= self._memory.replayed.size:
-            self._save(replace(self._memory, replayed=replay.range))
+        if replay.size >= self._memory.replayed.size and not self._is_torn:
+            self._save(replace(self._memory, replayed=replay.range, snapshot=self._snapshot(replay)))
+
+    def _resumed(self) -> Replay | None:
+        """The replay that an audit before has left; None: it begins at the first entry."""
+        memory = self._memory
+        if self.folder is None or memory is None or not memory.snapshot or self._is_torn:
+            return None
+        replay = resumed(self.folder.load_snapshot(memory.origin), memory.snapshot, self.asked.anchor)
+        self._saved_size = replay.size if replay else 0
+        return replay
+
+    def _snapshot(self, replay: Replay) -> str:
+        """Save where the replay stands if it has gone on by a fair share; the SHA-256 (hex) of what is saved, or ""."""
+        assert self._memory is not None, "it was loaded with the chains"
+        if self.folder is None or (replay.size - self._saved_size) * SHARE < replay.size or not replay.size:
+            return self._memory.snapshot
+        data = snapshot_of(replay, self.asked.anchor)
+        if data is None:
+            return ""
+        self._saved_size = replay.size
+        return self.folder.save_snapshot(self._memory.origin, data)
 
     def _draw(self, report: LogReport, tree: TrustedTree, sample: int, progress: Progress) -> None:
         """Some entries, drawn so that the log cannot know which: each well-formed and in the tree."""
@@ -345,24 +393,32 @@ class LogAudit:
         if chain.delegation.log != view.seen.checkpoint.origin:
             return
         self.judged.add(saved.place)
-        finding = self._replay.against(said) if self._replay is not None else None
+        try:
+            finding = self._contradiction(said, view)
+        except IdtraceError as error:
+            report.add(_notice(saved.place, error))
+            return
         if finding is not None:
             evidence = self._shows(saved, statement, view, finding.index)
-            # Without an entry that shows it, what was said may stand in one that could not be checked.
-            is_lie = evidence is not None or not self._has_gaps()
-            grade = finding.grade if is_lie else Grade.UNCLEAR
-            report.add(Notice(saved.place, grade, finding.reason, finding.detail, evidence))
+            report.add(Notice(saved.place, finding.grade, finding.reason, finding.detail, evidence))
         elif why := _unjudgeable(said, self._replay):
             report.add(Notice(saved.place, Grade.UNCLEAR, Reason.CHECKPOINT_STALE, f"{describe(said)}; {why}"))
         else:
             report.checked.append(f"{saved.place}: {describe(said)}; so it was")
 
-    def _has_gaps(self) -> bool:
-        """Whether some entries could not be checked, and what they say is not part of what was replayed."""
-        replay = self._replay
-        return replay is not None and (
-            replay.broken > len(replay.findings) or any(one.grade is Grade.UNCLEAR for one in replay.findings)
-        )
+    def _contradiction(self, said: Currency | Denial, view: _View) -> Finding | None:
+        """How the replayed log contradicts a statement, as of the size that its signer had to know.
+
+        Raises:
+            IdtraceError: an entry cannot be looked up.
+        """
+        if self._replay is None:
+            return None
+        if _is_about_prefix(said):
+            return None
+        known = size_at(self.reader, view.tree, said.log_size or 0, said.issued_at)
+        # What was known long before shows in an entry, where there is one; what the named size shows may not.
+        return self._replay.against(replace(said, log_size=known)) or self._replay.against(said)
 
     def _shows(self, saved: Saved, statement: Signed, view: _View, index: int) -> Evidence | None:
         """Evidence that an entry contradicts a statement; None where no single entry does."""
@@ -377,9 +433,13 @@ class LogAudit:
         return Evidence(Contradiction(statement, entry, index, path, view.seen.note), chains)
 
 
+def _is_about_prefix(said: Currency | Denial) -> bool:
+    return isinstance(said, Denial) and said.reason is not DenialReason.IDENTIFIER_ABSENT
+
+
 def _unjudgeable(said: Currency | Denial, replay: Replay | None) -> str:
     """Why a statement cannot be held against what was read; "" where it can."""
-    if isinstance(said, Denial) and said.reason is not DenialReason.IDENTIFIER_ABSENT:
+    if _is_about_prefix(said):
         return "that is about a prefix, and no entry speaks of it"
     if said.log_size is None:
         return "it names no size of the log"

@@ -2,7 +2,8 @@
 
 Two kinds. A **fork**: two checkpoints that one log has signed and that no append-only log can both have: one size with
 two roots, or a larger tree that provably begins with another tree than the smaller one. A **statement**: a zone's
-signed "this is the latest" or "there is none", and an entry of its log that was there and says otherwise. (That a
+signed "this is the latest" or "there is none", and an entry of its log that was there and says otherwise: below the
+size that the statement names, or committed long before it was signed (:mod:`idtrace.auditing.staleness`). (That a
 version is *not* in a log shows from no single entry; such a finding names the statement and has no evidence.)
 
 The file has the chains of delegations that make the keys the zone's, as they were verified at a time. Nothing in it is
@@ -39,6 +40,10 @@ FORMAT: Final = "idtrace-evidence/v1"
 EVIDENCE_BYTES_MAX: Final = 4_194_304
 # Keys change now and then: the chains of both checkpoints, of the statement, and one to spare.
 CHAINS_MAX: Final = 4
+# An honest node names a size that is about a second old, and its clock may differ by 30 s from that of the node that
+# committed. A commit whose outcome a store did not tell is settled within seconds of the store's return; ten minutes
+# leave room for that. A lie that is worth telling is told for longer.
+STALE_SECONDS: Final = 600
 _HEX: Final = 64
 
 
@@ -337,11 +342,14 @@ def _check_contradiction(shown: Contradiction, chains: Sequence[TrustedChain], s
 def describe(said: Currency | Denial) -> str:
     """What a statement claims, in a clause."""
     what = f"version {said.version} is its latest" if isinstance(said, Currency) else "there is none"
-    return f"zone {zone_name(said.zone)} has signed of {said.identifier}: {what}, in a log of {said.log_size} entries"
+    where = "without naming a log" if said.log_size is None else f"in a log of {said.log_size} entries"
+    return f"zone {zone_name(said.zone)} has signed of {said.identifier}: {what}, {where}"
 
 
 def contradicted(said: Currency | Denial, data: bytes, index: int) -> str:
     """How an entry of the zone's log at an index shows that a statement was false when it was signed.
+
+    It was there below the size that the statement names; or, whatever it names, long before it was signed.
 
     Raises:
         InputError, VerificationError: it does not.
@@ -354,6 +362,10 @@ def contradicted(said: Currency | Denial, data: bytes, index: int) -> str:
     is_other = body.version == version and signed_hash(Kind.RECORD, entry.payload) != known
     if body.identifier != said.identifier or not (body.version > version or is_other):
         raise VerificationError(Reason.PROOF_INVALID, "the entry does not speak against the statement", field="entry")
-    if said.log_size is None or index >= said.log_size:
+    what = f"entry {index} has version {body.version} of {body.identifier}"
+    if said.log_size is not None and index < said.log_size:
+        return f"{what}, and was there when that was signed"
+    late = said.issued_at - entry.committed_at
+    if late <= STALE_SECONDS:
         raise VerificationError(Reason.PROOF_INVALID, "the entry came after the statement", field="index")
-    return f"entry {index} has version {body.version} of {body.identifier}, and was there when that was signed"
+    return f"{what}, and had been committed {late} s before that was signed"

@@ -7,6 +7,7 @@ somebody's lie all the same. UNCLEAR: what would decide it is missing (a key, an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -56,7 +57,7 @@ class LogReport:
         seconds: how long reading and replaying took.
         cosigned: witnesses of the policy that cosigned the checkpoint.
         checked: what was found to be in order, a sentence each.
-        notices: what was not; ``broken`` counts those beyond the thousandth too.
+        notices: what was not; ``broken`` counts those beyond the thousandth of a grade too.
     """
 
     url: str
@@ -73,11 +74,13 @@ class LogReport:
     checked: list[str] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     broken: int = 0
+    _of_grade: Counter[Grade] = field(default_factory=Counter)
 
     def add(self, notice: Notice) -> None:
         """Take a finding into the report, as far as there is room."""
         self.broken += 1
-        if len(self.notices) < FINDINGS_MAX:
+        self._of_grade[notice.grade] += 1
+        if self._of_grade[notice.grade] <= FINDINGS_MAX:  # so that no number of unclear ones crowds out a lie
             self.notices.append(notice)
 
     @property

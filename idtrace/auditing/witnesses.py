@@ -13,7 +13,7 @@ from idtrace.audit import Grade
 from idtrace.auditing.fetching import TIMEOUT_SECONDS
 from idtrace.auditing.findings import LogReport, Notice
 from idtrace.auditing.forks import Sighting
-from idtrace.errors import BusyError, IdtraceError, Reason
+from idtrace.errors import BusyError, IdtraceError, InputError, Reason
 from idtrace.logpolicy import KnownWitness, LogPolicy
 from idtrace.note import NOTE_BYTES_MAX, Note
 from idtrace.witnessing import ADD_CHECKPOINT_PATH, AddCheckpoint, read_cosignatures, read_seen_size
@@ -56,9 +56,14 @@ class WitnessRound:
         if status == httpx.codes.OK:
             read_cosignatures(body, note, [witness.key])
             return f"has seen this tree of {size} entries"
+        if status == httpx.codes.UNPROCESSABLE_ENTITY:  # litewitness: from a size to itself nothing else can fail
+            raise _AnotherTreeError
         if status != _SEEN_ANOTHER_SIZE:
             raise BusyError(Reason.NO_ANSWER, f"status {status}")
-        told = read_seen_size(body)
+        try:
+            told = read_seen_size(body)
+        except InputError:  # with no size it says that the roots differ (tlog-witness)
+            raise _AnotherTreeError from None
         if told == size:
             raise _AnotherTreeError
         return f"has seen {told} entries"

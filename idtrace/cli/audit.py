@@ -27,9 +27,9 @@ from idtrace.cli.audit_view import as_html, as_json, view
 from idtrace.cli.client import connect
 from idtrace.cli.exits import ExitCode, Failure
 from idtrace.cli.files import read_file, replace_file
-from idtrace.cli.node import _configure_logs
 from idtrace.cli.options import JsonOption, OptionalNodeOption, RootOption, anchor_of, now, output_of
 from idtrace.cli.output import Output
+from idtrace.cli.running import log_from
 from idtrace.cli.show import checks_table
 from idtrace.cli.trust import zone_of
 from idtrace.errors import BusyError, IdtraceError, InputError, Reason, VerificationError
@@ -92,7 +92,7 @@ def audit(
         raise typer.Exit(_show_evidence(output, evidence, anchor_of(root)))
     if not zones or node is None or not log:
         raise typer.BadParameter("an audit needs zones, --node and --log; or --evidence alone")
-    _configure_logs("WARNING")
+    log_from("WARNING")
     work = _Work(
         anchor_of(root),
         tuple(Prefix.parse(zone) for zone in zones),

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -33,6 +33,7 @@ from idtrace.cli.options import (
     roots_of,
 )
 from idtrace.cli.output import Output, failure_of, pairs, plain
+from idtrace.cli.remembering import Memories, RememberedLogOption, RememberOption, remembering
 from idtrace.cli.show import (
     chain_tree,
     checks_table,
@@ -186,6 +187,22 @@ def resolve_all(
     return results
 
 
+def remembered(
+    result: Resolution | tuple[str, IdtraceError], memories: Memories
+) -> Resolution | tuple[str, IdtraceError]:
+    """The answer as it is, or BOGUS where its log has been shown to have forked.
+
+    Raises:
+        BusyError, InputError: what is remembered cannot be used.
+    """
+    if not isinstance(result, Resolution) or result.bundle is None or result.report is None or not result.report.valid:
+        return result
+    forked = memories.convicts(result.bundle, now())
+    if forked is None:
+        return result
+    return replace(result, verdict=Verdict.BOGUS, reason=Reason.LOG_INCONSISTENT, detail=forked.detail)
+
+
 def code_of(result: Resolution | tuple[str, IdtraceError]) -> ExitCode:
     """Exit code of one result."""
     return verdict_code(result.verdict) if isinstance(result, Resolution) else local_code(result[1])
@@ -264,6 +281,8 @@ def resolve(
         Path | None, typer.Option("--save", metavar="FILE", help="Keep the proof (.json: readable; else binary).")
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Ask the authority, not the cache.")] = False,
+    remember: RememberOption = None,
+    log: RememberedLogOption = None,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
     as_json: JsonOption = False,
 ) -> None:
@@ -276,8 +295,9 @@ def resolve(
     if save is not None and len(identifiers) > 1:
         raise typer.BadParameter("one proof goes into one file: give one identifier", param_hint="--save")
     anchor = roots_of(root, root_update).anchor
-    with connect(resolver, timeout) as node:
-        results = resolve_all(node, identifiers, anchor, fresh=fresh)
+    with connect(resolver, timeout) as node, remembering(output, remember, log, anchor, timeout) as memories:
+        answers = resolve_all(node, identifiers, anchor, fresh=fresh)
+        results = [remembered(answer, memories) for answer in answers]
     for result in results:
         show(output, result)
     documents = [as_json_body(result) for result in results]

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
-from idtrace.chain import Anchor
 from idtrace.cli import resolve as resolving
-from idtrace.cli.client import Node, connect
+from idtrace.cli.client import connect
 from idtrace.cli.exits import ExitCode, gravest, local_code
 from idtrace.cli.options import (
     TIMEOUT_SECONDS,
     JsonOption,
     OptionalResolverOption,
     OptionalRootOption,
+    RootUpdateOption,
     TimeoutOption,
-    anchor_of,
     output_of,
+    roots_of,
 )
 from idtrace.cli.output import Output, failure_of, pairs, plain
-from idtrace.errors import InputError
+from idtrace.cli.remembering import RememberedLogOption, RememberOption, remembering
+from idtrace.errors import IdtraceError, InputError
 from idtrace.scan import TEXT_CHARS_MAX, Scanned
 from idtrace.scan import scan as read_code
 
 # Four bytes a character at most, and CR LF; what is longer is cut into refusals, never kept in memory.
 LINE_BYTES_MAX: Final = 4 * TEXT_CHARS_MAX + 2
+
+Resolved: TypeAlias = resolving.Resolution | tuple[str, IdtraceError]
 
 
 def scan(
@@ -37,6 +40,9 @@ def scan(
     ],
     resolver: OptionalResolverOption = None,
     root: OptionalRootOption = None,
+    root_update: RootUpdateOption = None,
+    remember: RememberOption = None,
+    log: RememberedLogOption = None,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
     as_json: JsonOption = False,
 ) -> None:
@@ -49,29 +55,36 @@ def scan(
     del as_json
     output = output_of(ctx)
     if resolver is None:
+        if remember is not None or log:
+            raise typer.BadParameter("an answer is remembered: name a resolver", param_hint="--remember")
         raise typer.Exit(_scan_all(output, text, None))
     if root is None:
         raise typer.BadParameter("an answer is verified: name the root key", param_hint="--root")
-    anchor = anchor_of(root)
-    with connect(resolver, timeout) as node:
-        raise typer.Exit(_scan_all(output, text, (node, anchor)))
+    anchor = roots_of(root, root_update).anchor
+    with connect(resolver, timeout) as node, remembering(output, remember, log, anchor, timeout) as memories:
+
+        def resolve(code: str) -> Resolved:
+            (answer,) = resolving.resolve_all(node, [code], anchor)
+            return resolving.remembered(answer, memories)
+
+        raise typer.Exit(_scan_all(output, text, resolve))
 
 
-def _scan_all(output: Output, text: str, asking: tuple[Node, Anchor] | None) -> ExitCode:
+def _scan_all(output: Output, text: str, resolve: Callable[[str], Resolved] | None) -> ExitCode:
     if text != "-":
-        code, body = _scan_one(output, text, asking)
+        code, body = _scan_one(output, text, resolve)
         output.document(body)
         return code
     codes = {ExitCode.OK}
     for line in _lines():
-        code, body = _scan_one(output, line, asking)
+        code, body = _scan_one(output, line, resolve)
         output.line(body)
         sys.stdout.flush()
         codes.add(code)
     return gravest(codes)
 
 
-def _scan_one(output: Output, text: str, asking: tuple[Node, Anchor] | None) -> tuple[ExitCode, dict[str, Any]]:
+def _scan_one(output: Output, text: str, resolve: Callable[[str], Resolved] | None) -> tuple[ExitCode, dict[str, Any]]:
     try:
         scanned = read_code(text)
     except InputError as error:
@@ -86,10 +99,9 @@ def _scan_one(output: Output, text: str, asking: tuple[Node, Anchor] | None) -> 
         "attributes": dict(scanned.attributes),
     }
     output.show(_table(scanned))
-    if asking is None:
+    if resolve is None:
         return ExitCode.OK, body
-    node, anchor = asking
-    (result,) = resolving.resolve_all(node, [text], anchor)
+    result = resolve(text)
     resolving.show(output, result)
     return resolving.code_of(result), {**body, "resolution": resolving.as_json_body(result)}
 
