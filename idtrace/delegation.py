@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -25,6 +26,9 @@ from idtrace.signature import SIGNATURES_MAX, Kind, PublicKey, signed_hash
 
 # A zone has an owner, a standby owner and a few node keys; a wide key set only widens what can be stolen.
 KEYS_MAX: Final = 16
+# Keys that have ended stand beside those: they sign nothing any more, but what they signed rests on them. A key a
+# quarter for eight years, or a stolen one a year for a lifetime; each is 110 bytes in every answer of the zone.
+ENDED_KEYS_MAX: Final = 32
 # NXNSAttack: a wide referral multiplies calls. Two nodes in two places, each on two addresses.
 ENDPOINTS_MAX: Final = 4
 ENDPOINT_BYTES_MAX: Final = 255
@@ -64,7 +68,9 @@ class ZoneKey:
 
     ``until`` ends a key from an index of the zone's log on: what it signed counts only where a proof shows it below
     that index (None: the key has not ended). So a stolen or outworn key can be taken away and what it had signed
-    before stays true, whatever time its holder writes into a body.
+    before stays true, whatever time its holder writes into a body. That lasts as long as the key stands here: a later
+    version that leaves it out voids what the key signed below the index as well (:func:`check_room` says when one has
+    to, and what to do first).
     """
 
     key: PublicKey
@@ -207,7 +213,7 @@ def _key_body(key: ZoneKey) -> Json:
 
 def _zone_keys(fields: canonical.Fields) -> tuple[ZoneKey, ...]:
     keys: dict[str, ZoneKey] = {}
-    for item in fields.objects("keys", most=KEYS_MAX):
+    for item in fields.objects("keys", most=KEYS_MAX + ENDED_KEYS_MAX):
         key = PublicKey.parse(item.text("key", most=128), field=item.path("key"))
         texts = item.texts("roles", least=1, most=len(Role))
         if texts != sorted(set(texts)) or not set(texts) <= set(Role):
@@ -218,7 +224,29 @@ def _zone_keys(fields: canonical.Fields) -> tuple[ZoneKey, ...]:
         if key.key_id in keys:
             raise InputError(Reason.FIELD_MALFORMED, "a key stands once", field=item.path("key"))
         keys[key.key_id] = ZoneKey(key, frozenset(Role(text) for text in texts), until)
+    check_room(keys.values(), field=fields.path("keys"))
     return tuple(keys.values())
+
+
+def check_room(keys: Iterable[ZoneKey], *, field: str = "keys") -> None:
+    """Require at most 16 keys that count and 32 that have ended: the one that has ended first makes room for the next.
+
+    Its owner first signs the next version of each record that it has signed and that is still in use (by the key of
+    today); then a delegation leaves it out, and only proofs that were saved before go on verifying by it.
+
+    Raises:
+        InputError: FIELD_TOO_LARGE.
+    """
+    every = tuple(keys)
+    ended = sum(key.until is not None for key in every)
+    if ended > ENDED_KEYS_MAX:
+        rule = (
+            f"{ended} ended keys are more than {ENDED_KEYS_MAX}:"
+            " sign anew what is in use of the oldest, and leave that key out"
+        )
+        raise InputError(Reason.FIELD_TOO_LARGE, rule, field=field)
+    if len(every) - ended > KEYS_MAX:
+        raise InputError(Reason.FIELD_TOO_LARGE, f"more than {KEYS_MAX} keys that count", field=field)
 
 
 def _endpoints(fields: canonical.Fields) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ that it follows, so that whoever signs sees what changes and can verify from the
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,12 +18,14 @@ from rich.console import RenderableType
 
 from idtrace.bundle import signed_from_fields, signed_to_json
 from idtrace.canonical import Fields
-from idtrace.chain import LINKS_MAX, Anchor, zone_name
+from idtrace.chain import LINKS_MAX, zone_name
 from idtrace.cli.files import STATEMENTS_MAX, read_file, replace_file
 from idtrace.cli.show import utc
-from idtrace.cli.trust import trusted_chain
+from idtrace.cli.signing_options import Pins
+from idtrace.cli.trust import current_delegation, trusted_chain
 from idtrace.delegation import Delegation, Role, State, ZoneKey
 from idtrace.errors import InputError, Reason, VerificationError
+from idtrace.identifier import Prefix
 from idtrace.signature import SIGNATURES_MAX, CheckBudget, Kind, PublicKey, Signed, Signer, sign, verify
 
 DRAFT_FORMAT: Final = "idtrace-delegation-draft/v1"
@@ -68,7 +70,7 @@ class Signers:
         verify(signed, Kind.DELEGATION, self.keys, budget=budget, threshold=threshold, field="draft")
 
 
-def signers_of(draft: Draft, anchor: Anchor | None, now: int) -> Signers:
+def signers_of(draft: Draft, pins: Pins, now: int) -> Signers:
     """Who has to sign a draft: the pinned root keys for the root's own key set, else the parent's zone keys.
 
     With an anchor the chain is verified from it; without one the draft is believed, as the screen then says.
@@ -77,7 +79,7 @@ def signers_of(draft: Draft, anchor: Anchor | None, now: int) -> Signers:
         InputError: the draft does not hang together.
         VerificationError: the chain does not verify.
     """
-    body = draft.body
+    body, anchor = draft.body, pins.anchor
     links = {link.child: link for link in (Delegation.parse(signed.payload) for signed in draft.chain)}
     _follows(body, links.get(body.child))
     if body.child.is_root:
@@ -89,8 +91,32 @@ def signers_of(draft: Draft, anchor: Anchor | None, now: int) -> Signers:
     if parent is None:
         raise _bad("the chain does not lead to the parent; make it with --node, or with a --current that has it")
     if anchor is not None:
-        trusted_chain(draft.chain, anchor, now)
+        believed(draft.chain, body.child, (), pins, now)
     return Signers(parent.keys_for(Role.ZONE), parent.zone_threshold)
+
+
+def believed(
+    chain: Sequence[Signed], child: Prefix, own: Sequence[PublicKey], pins: Pins, now: int
+) -> Delegation | None:
+    """The version in force of a child's delegation, at the end of a chain; None where it is not there.
+
+    Where former keys are named, the last link may be signed by them in place of the parent's keys of today: after a
+    theft nothing that the stolen key signed counts any more, and still the next version has to follow it.
+
+    Raises:
+        VerificationError: it is not genuine; SIGNER_UNKNOWN where another key signed it and no root key is pinned.
+    """
+    if not pins.former or not chain or Delegation.parse(chain[-1].payload).child != child:
+        return current_delegation(chain, child, own, pins.anchor, now)
+    *above, last = chain
+    keys: Iterable[PublicKey] = own
+    if pins.anchor is not None:
+        keys = (
+            trusted_chain(above, pins.anchor, now).delegation.keys_for(Role.ZONE) if above else pins.anchor.keys
+        ).values()
+    known = {key.key_id: key for key in (*keys, *pins.former)}
+    verify(last, Kind.DELEGATION, known, budget=CheckBudget(SIGNATURES_MAX), field="chain")
+    return Delegation.parse(last.payload)
 
 
 def signed_once_more(draft: Draft, signer: Signer, signers: Signers) -> Draft:

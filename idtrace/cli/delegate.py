@@ -13,11 +13,11 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from idtrace.bundle import signed_to_json
-from idtrace.chain import Anchor
 from idtrace.cli.client import Node, connect
 from idtrace.cli.countersign import (
     Draft,
     Signers,
+    believed,
     changes,
     key_text,
     read_draft,
@@ -29,22 +29,12 @@ from idtrace.cli.delegating import Terms, checked_enrolments, next_delegation
 from idtrace.cli.drafts import idempotency_key
 from idtrace.cli.exits import ExitCode, Failure
 from idtrace.cli.files import read_signed, write_signed
-from idtrace.cli.options import (
-    TIMEOUT_SECONDS,
-    JsonOption,
-    OptionalNodeOption,
-    OptionalRootOption,
-    PassphraseEnvOption,
-    PassphrasePromptOption,
-    TimeoutOption,
-    anchor_of,
-    now,
-    output_of,
-    signer_of,
-)
+from idtrace.cli.options import now, output_of
 from idtrace.cli.output import Output, pairs
+from idtrace.cli.rotating import left_out_words
 from idtrace.cli.show import utc
-from idtrace.cli.trust import current_delegation, zone_of
+from idtrace.cli.signing_options import DelegationSigning, Pins, grouped
+from idtrace.cli.trust import zone_of
 from idtrace.delegation import LIFETIME_SECONDS_MAX, Delegation, State
 from idtrace.errors import InputError, Reason, RefusedError
 from idtrace.identifier import ROOT, Prefix
@@ -53,10 +43,6 @@ from idtrace.statements import Application
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc, registry_pb2, registry_pb2_grpc
 from idtrace.wire import signed_from_pb, signed_to_pb
 
-KeysOption = Annotated[
-    list[Path] | None,
-    typer.Option("--key", "-k", metavar="FILE", help="Zone key of the parent; several for a threshold."),
-]
 ChildOption = Annotated[
     str | None, typer.Option("--child", metavar="PREFIX", help='Zone to hand out; "" is the root itself.')
 ]
@@ -87,22 +73,16 @@ DaysOption = Annotated[
 ]
 RevokeOption = Annotated[bool, typer.Option("--revoke", help="Take the zone back.")]
 LogOption = Annotated[str, typer.Option("--log", metavar="ORIGIN", help="Name of the log that the child keeps.")]
-DraftOption = Annotated[
-    Path | None, typer.Option("--draft", metavar="FILE", help="Write a draft for several to sign; nothing is sent.")
-]
 SignOption = Annotated[
     Path | None,
     typer.Option("--sign", metavar="DRAFT", help="Add signatures to a draft; with --node it is sent when complete."),
 ]
-CurrentOption = Annotated[
-    Path | None, typer.Option("--current", metavar="FILE", help="Current version, when signing without a node.")
-]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File to keep the signed delegation in.")]
 
 
+@grouped
 def delegate(
     ctx: typer.Context,
-    keys: KeysOption = None,
+    by: DelegationSigning,
     child: ChildOption = None,
     zone: ZoneOption = "",
     root_zone: RootZoneOption = False,
@@ -115,16 +95,7 @@ def delegate(
     days: DaysOption = 365,
     log: LogOption = "",
     revoke: RevokeOption = False,
-    draft: DraftOption = None,
     sign_draft: SignOption = None,
-    node: OptionalNodeOption = None,
-    current: CurrentOption = None,
-    out: OutOption = None,
-    root: OptionalRootOption = None,
-    passphrase_env: PassphraseEnvOption = None,
-    passphrase_prompt: PassphrasePromptOption = False,
-    timeout: TimeoutOption = TIMEOUT_SECONDS,
-    as_json: JsonOption = False,
 ) -> None:
     """Hand out a zone: its keys, its endpoints and until when. Run again to rotate keys; --revoke takes it back.
 
@@ -137,14 +108,15 @@ def delegate(
 
     Where several zone keys have to sign and lie with several people: --draft FILE instead of sending, then each of
     them, off line, --sign FILE --key OWN.key --root root.pub, and whoever has the last signature adds --node.
+
+    After a zone key of the parent was stolen and revoked, every zone that it handed out is signed anew, with --former
+    STOLEN.pub, since the version to follow is one that the stolen key signed. What it says is the thief's word: compare
+    its keys and endpoints with the child's own, and name what is wrong (--drop-key, --enrol, --endpoint).
     """
-    del as_json
     output = output_of(ctx)
-    signers = [signer_of(key, passphrase_env, prompt=passphrase_prompt) for key in keys or ()]
-    anchor = anchor_of(root) if root else None
-    way = Way(node, timeout, out, draft)
+    signers, pins, way = by.signers(), by.pins(), Way.of(by)
     if sign_draft is not None:
-        countersign(output, sign_draft, signers, anchor, way)
+        countersign(output, sign_draft, signers, pins, way)
         return
     parent, target = _zones(zone, child, root_zone=root_zone)
     way.check(applied=applied, signers=signers)
@@ -154,12 +126,14 @@ def delegate(
         if applied:
             assert peer is not None
             proofs, terms = _from_application(peer, target, proofs, terms)
-        chain, known = known_version(peer, current, target, signers, anchor)
+        chain, known = known_version(peer, by.current, target, signers, pins)
         body = next_delegation(target, parent, known, checked_enrolments(proofs, target), terms, now())
+        for words in left_out_words(known, body):
+            output.note(words)
         made = Draft(Signed(Kind.DELEGATION.payload_type, body.payload(), ()), tuple(proofs), tuple(chain))
-        signed = deliver(output, made, signers, anchor, way, peer)
+        signed = deliver(output, made, signers, pins, way, peer)
     if signed is not None:
-        _show(output, body, signed, out, node)
+        _show(output, body, signed, way.out, way.node)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +144,11 @@ class Way:
     timeout_seconds: float
     out: Path | None
     draft: Path | None
+
+    @classmethod
+    def of(cls, by: DelegationSigning) -> Way:
+        """As the options say."""
+        return cls(by.node, by.timeout, by.out, by.draft)
 
     def check(self, *, applied: bool, signers: Sequence[Signer]) -> None:
         """Require a destination, and somebody who signs.
@@ -188,7 +167,7 @@ class Way:
 
 
 def deliver(
-    output: Output, made: Draft, signers: Sequence[Signer], anchor: Anchor | None, way: Way, peer: Node | None
+    output: Output, made: Draft, signers: Sequence[Signer], pins: Pins, way: Way, peer: Node | None
 ) -> Signed | None:
     """Sign, and send or keep; None where it became a draft, which is shown.
 
@@ -197,11 +176,11 @@ def deliver(
         VerificationError, InputError: a draft cannot be signed by these keys.
     """
     if way.draft is not None:
-        who = signers_of(made, anchor, now())
+        who = signers_of(made, pins, now())
         for signer in signers:
             made = signed_once_more(made, signer, who)
         write_draft(way.draft, made)
-        show_draft(output, made, who, way.draft, verified=anchor is not None)
+        show_draft(output, made, who, way.draft, verified=pins.anchor is not None)
         return None
     signed = sign(Kind.DELEGATION, made.signed.payload, *signers)
     if peer is not None:
@@ -211,7 +190,7 @@ def deliver(
     return signed
 
 
-def countersign(output: Output, file: Path, signers: Sequence[Signer], anchor: Anchor | None, way: Way) -> None:
+def countersign(output: Output, file: Path, signers: Sequence[Signer], pins: Pins, way: Way) -> None:
     """Add signatures to a draft; once it has enough it is kept (--out) and sent (--node).
 
     Raises:
@@ -219,14 +198,14 @@ def countersign(output: Output, file: Path, signers: Sequence[Signer], anchor: A
         VerificationError, InputError: see :func:`signers_of` and :func:`signed_once_more`.
     """
     draft = read_draft(file)
-    who = signers_of(draft, anchor, now())
+    who = signers_of(draft, pins, now())
     for signer in signers:
         draft = signed_once_more(draft, signer, who)
     if draft.signed.signatures:
         who.check(draft.signed, threshold=1)
     write_draft(file, draft)
     if who.missing(draft.signed):
-        show_draft(output, draft, who, file, verified=anchor is not None)
+        show_draft(output, draft, who, file, verified=pins.anchor is not None)
         return
     with way.open() as peer:
         if peer is not None:
@@ -234,7 +213,7 @@ def countersign(output: Output, file: Path, signers: Sequence[Signer], anchor: A
     if way.out is not None:
         write_signed(way.out, [draft.signed])
     if way.node is None and way.out is None:
-        show_draft(output, draft, who, file, verified=anchor is not None)
+        show_draft(output, draft, who, file, verified=pins.anchor is not None)
         return
     _show(output, draft.body, draft.signed, way.out, way.node)
 
@@ -288,7 +267,7 @@ def _zones(zone: str, child: str | None, *, root_zone: bool) -> tuple[Prefix, Pr
 
 
 def known_version(
-    node: Node | None, file: Path | None, target: Prefix, signers: Sequence[Signer], anchor: Anchor | None
+    node: Node | None, file: Path | None, target: Prefix, signers: Sequence[Signer], pins: Pins
 ) -> tuple[tuple[Signed, ...], Delegation | None]:
     """The chain towards a zone, from a file or from the node, and the version in force; checked.
 
@@ -309,7 +288,7 @@ def known_version(
     else:
         return (), None
     public = [signer.public_key for signer in signers]
-    return tuple(chain), current_delegation(chain, target, public, anchor, now())
+    return tuple(chain), believed(chain, target, public, pins, now())
 
 
 def _from_application(node: Node, target: Prefix, proofs: list[Signed], terms: Terms) -> tuple[list[Signed], Terms]:

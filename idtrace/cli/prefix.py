@@ -133,7 +133,16 @@ def move(
     status: Annotated[
         PrefixStatus, typer.Option("--status", metavar="STATUS", help="in_review, enabled, disabled or rejected.")
     ],
-    key: KeyOption,
+    keys: Annotated[
+        list[Path],
+        typer.Option(
+            "--key",
+            "-k",
+            metavar="FILE",
+            envvar="IDTRACE_KEY",
+            help="Zone key of the parent; several for a threshold.",
+        ),
+    ],
     node: NodeOption,
     comment: Annotated[str, typer.Option("--comment", help="Reason, for the applicant to read.")] = "",
     passphrase_env: PassphraseEnvOption = None,
@@ -141,7 +150,7 @@ def move(
     timeout: TimeoutOption = TIMEOUT_SECONDS,
     as_json: JsonOption = False,
 ) -> None:
-    """Move a prefix to another status, signed by a zone key of its parent.
+    """Move a prefix to another status, signed by as many zone keys of its parent as a delegation has to be.
 
     Example: idtrace prefix set 88.118.8 --status disabled --key parent.key --comment 'licence expired'
     """
@@ -149,7 +158,8 @@ def move(
     output = output_of(ctx)
     body = Command(Prefix.parse(prefix, field="PREFIX"), status, comment, now())
     Command.parse(body.payload())
-    command = sign(Kind.COMMAND, body.payload(), signer_of(key, passphrase_env, prompt=passphrase_prompt))
+    signers = [signer_of(key, passphrase_env, prompt=passphrase_prompt) for key in keys]
+    command = sign(Kind.COMMAND, body.payload(), *signers)
     request = registry_pb2.SetPrefixStatusRequest(
         idempotency_key=idempotency_key(command.payload, Kind.COMMAND), command=signed_to_pb(command)
     )

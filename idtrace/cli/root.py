@@ -54,6 +54,13 @@ def root_next(
     """Write the next version of the root's keys, unsigned. First add the new keys; drop the old in a later version.
 
     Example: idtrace key root-next --root root.pub --add new.key.pub --out root-2.json
+
+    So that nobody is refused on the way: (1) a version that adds the new key goes to all who pin the root, verifiers
+    first, and nodes and resolvers start again; (2) the root's own key set is signed by the new key (idtrace delegate
+    --root-zone), nodes take it over within their refresh_seconds, and resolvers start again; (3) only then the version
+    that drops the old key is written, since from its date on the old key is no longer believed: nodes and resolvers
+    start again with it, and verifiers follow. A stolen root key is dropped at once, and (2) comes after (3), with
+    --former.
     """
     del as_json
     output = output_of(ctx)

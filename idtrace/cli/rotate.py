@@ -11,26 +11,13 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from idtrace.chain import Anchor
 from idtrace.checkpoint import Checkpoint
 from idtrace.cli.countersign import Draft, key_changes
 from idtrace.cli.delegate import Way, deliver, known_version
 from idtrace.cli.delegating import Terms, checked_enrolments, next_delegation
 from idtrace.cli.exits import ExitCode, Failure
 from idtrace.cli.files import read_file, read_signed
-from idtrace.cli.options import (
-    TIMEOUT_SECONDS,
-    JsonOption,
-    OptionalNodeOption,
-    OptionalRootOption,
-    PassphraseEnvOption,
-    PassphrasePromptOption,
-    TimeoutOption,
-    anchor_of,
-    now,
-    output_of,
-    signer_of,
-)
+from idtrace.cli.options import TIMEOUT_SECONDS, now, output_of
 from idtrace.cli.output import Output, pairs
 from idtrace.cli.rotating import (
     Turn,
@@ -42,13 +29,14 @@ from idtrace.cli.rotating import (
     ended_words,
 )
 from idtrace.cli.show import utc
+from idtrace.cli.signing_options import DelegationSigning, grouped
 from idtrace.delegation import Delegation, Role
 from idtrace.errors import BusyError, InputError, Reason
 from idtrace.identifier import Prefix
 from idtrace.logproof import CHECKPOINT_BYTES_MAX
 from idtrace.note import Note, NoteKey, open_note
 from idtrace.serving.keyfile import load_public_keys
-from idtrace.signature import Kind, Signed, Signer
+from idtrace.signature import Kind, Signed
 from idtrace.tiles import CHECKPOINT_PATH
 
 ZoneOption = Annotated[str, typer.Option("--zone", metavar="PREFIX", help='Zone whose key it is; "" is the root.')]
@@ -57,65 +45,47 @@ OldOption = Annotated[Path, typer.Option("--old", metavar="OLD.pub", help="Publi
 EnrolOption = Annotated[
     list[Path] | None, typer.Option("--enrol", metavar="NEW.enrol.json", help="The new key, from idtrace key enrol.")
 ]
-ParentKeysOption = Annotated[
-    list[Path] | None, typer.Option("--key", "-k", metavar="FILE", help="Zone key of the parent; several for several.")
-]
 LogOption = Annotated[
     str,
     typer.Option("--log", metavar="URL|FILE", help="Where the zone's log is read, or a checkpoint of it in a file."),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also where records have to be signed anew.")]
-CurrentOption = Annotated[
-    Path | None, typer.Option("--current", metavar="FILE", help="Current version, when signing without a node.")
-]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="File to keep the signed delegation in.")]
-DraftOption = Annotated[
-    Path | None, typer.Option("--draft", metavar="FILE", help="Write a draft for several to sign; nothing is sent.")
-]
 DaysOption = Annotated[
     int | None, typer.Option("--days", min=1, max=400, help="How long it lasts. [default: as long as before]")
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One command: the zone, the step, and who signs it."""
+class KeyTurn:
+    """What both commands ask: whose key it is, which one, what follows it, and what it has signed so far."""
 
-    zone: Prefix
-    turn: Turn
-    proofs: tuple[Signed, ...]
+    zone: ZoneOption
+    role: RoleOption
+    old: OldOption
+    enrol: EnrolOption = None
+    log: LogOption = ""
+    force: ForceOption = False
+    days: DaysOption = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: a key is added, or one ends (at ``until``, where it has an index to end at), or both at once."""
+
     ends: bool
-    signers: tuple[Signer, ...]
-    anchor: Anchor | None
-    current: Path | None
-    days: int | None
-    log: str
-    forced: bool
+    until: int | None
+    overlapping: bool
 
 
+@grouped
 def rotate(
     ctx: typer.Context,
-    zone: ZoneOption,
-    role: RoleOption,
-    old: OldOption,
-    enrol: EnrolOption = None,
+    asked: KeyTurn,
+    by: DelegationSigning,
     end: Annotated[bool, typer.Option("--end", help="Second step: the old key ends.")] = False,
     until: Annotated[
         int | None, typer.Option("--until", min=0, help="Index of the log that a record key ends at.")
     ] = None,
-    log: LogOption = "",
-    force: ForceOption = False,
-    keys: ParentKeysOption = None,
-    node: OptionalNodeOption = None,
-    current: CurrentOption = None,
-    days: DaysOption = None,
-    out: OutOption = None,
-    draft: DraftOption = None,
-    root: OptionalRootOption = None,
-    passphrase_env: PassphraseEnvOption = None,
-    passphrase_prompt: PassphrasePromptOption = False,
-    timeout: TimeoutOption = TIMEOUT_SECONDS,
-    as_json: JsonOption = False,
 ) -> None:
     """Pass a role from one key of a zone to the next, in two steps, so that at no time neither counts.
 
@@ -123,43 +93,24 @@ def rotate(
 
     Then:   idtrace key rotate --zone 88.118.8 --role record --old old.key.pub --end --log URL --key parent.key
 
-    A record key of a zone with a log ends at an index: what it signed before goes on counting. Every other key is left
-    out. Give --node of the parent, or --out or --draft to sign off line.
+    A record key of a zone with a log ends at an index: what it signed before goes on counting. With --log that is the
+    size of the checkpoint that is published there, so end it when that covers all that the key has signed. Every other
+    key is left out. Give --node of the parent, or --out or --draft to sign off line.
     """
-    del as_json
-    if end == bool(enrol):
+    if end == bool(asked.enrol):
         raise typer.BadParameter("one step at a time: --enrol adds the new key, --end ends the old", param_hint="--end")
-    signers = tuple(signer_of(key, passphrase_env, prompt=passphrase_prompt) for key in keys or ())
-    turn = Turn(role, _key_id(old), until if end else None)
-    asked = Asked(
-        Prefix.parse(zone, field="--zone"), turn, _proofs(enrol), end, signers, _anchor(root), current, days, log, force
-    )
-    _carry_out(output_of(ctx), asked, Way(node, timeout, out, draft), overlapping=True)
+    _carry_out(output_of(ctx), asked, Step(end, until if end else None, overlapping=True), by)
 
 
+@grouped
 def revoke(
     ctx: typer.Context,
-    zone: ZoneOption,
-    role: RoleOption,
-    old: OldOption,
+    asked: KeyTurn,
+    by: DelegationSigning,
     since: Annotated[
         int | None,
         typer.Option("--since", min=0, metavar="INDEX", help="Index of the log from which nothing by the key counts."),
     ] = None,
-    enrol: EnrolOption = None,
-    log: LogOption = "",
-    force: ForceOption = False,
-    keys: ParentKeysOption = None,
-    node: OptionalNodeOption = None,
-    current: CurrentOption = None,
-    days: DaysOption = None,
-    out: OutOption = None,
-    draft: DraftOption = None,
-    root: OptionalRootOption = None,
-    passphrase_env: PassphraseEnvOption = None,
-    passphrase_prompt: PassphrasePromptOption = False,
-    timeout: TimeoutOption = TIMEOUT_SECONDS,
-    as_json: JsonOption = False,
 ) -> None:
     """End a key at once, such as a stolen one; with --enrol another takes its place in the same step.
 
@@ -168,43 +119,31 @@ def revoke(
     --since dates a theft back: records by the key at that index of the log or after it are refused, whenever they say
     that they were signed. With --log alone all that the log holds by now goes on counting.
     """
-    del as_json
-    signers = tuple(signer_of(key, passphrase_env, prompt=passphrase_prompt) for key in keys or ())
-    turn = Turn(role, _key_id(old), since)
-    asked = Asked(
-        Prefix.parse(zone, field="--zone"),
-        turn,
-        _proofs(enrol),
-        True,
-        signers,
-        _anchor(root),
-        current,
-        days,
-        log,
-        force,
-    )
-    _carry_out(output_of(ctx), asked, Way(node, timeout, out, draft), overlapping=False)
+    _carry_out(output_of(ctx), asked, Step(ends=True, until=since, overlapping=False), by)
 
 
-def _carry_out(output: Output, asked: Asked, way: Way, *, overlapping: bool) -> None:
-    way.check(applied=False, signers=asked.signers)
-    turn, size = asked.turn, None
-    enrolments = checked_enrolments(asked.proofs, asked.zone)
+def _carry_out(output: Output, asked: KeyTurn, step: Step, by: DelegationSigning) -> None:
+    zone, signers, pins = Prefix.parse(asked.zone, field="--zone"), by.signers(), by.pins()
+    turn, size = Turn(asked.role, _key_id(asked.old), step.until), None
+    way = Way.of(by)
+    way.check(applied=False, signers=signers)
+    proofs = tuple(signed for file in asked.enrol or () for signed in read_signed(file, Kind.ENROLMENT))
+    enrolments = checked_enrolments(proofs, zone)
     check_newcomers(enrolments, turn.role)
     with way.open() as peer:
-        chain, known = known_version(peer, asked.current, asked.zone, asked.signers, asked.anchor)
+        chain, known = known_version(peer, by.current, zone, signers, pins)
         current = check_current(known, turn)
-        if asked.ends:
+        if step.ends:
             size = _log_size(asked.log, current) if asked.log else None
             turn = Turn(turn.role, turn.old, size if turn.until is None else turn.until)
-            if overlapping:
+            if step.overlapping:
                 check_successor(current, turn)
-            check_index(current, turn, forced=asked.forced)
-        terms = Terms(days=asked.days, ends=(turn.end,) if asked.ends else ())
-        body = next_delegation(asked.zone, current.parent, current, enrolments, terms, now())
-        made = Draft(Signed(Kind.DELEGATION.payload_type, body.payload(), ()), asked.proofs, chain)
-        signed = deliver(output, made, asked.signers, asked.anchor, way, peer)
-    words = ended_words(turn, body, size) if asked.ends else added_words(turn.role, body, enrolments)
+            check_index(current, turn, forced=asked.force)
+        terms = Terms(days=asked.days, ends=(turn.end,) if step.ends else ())
+        body = next_delegation(zone, current.parent, current, enrolments, terms, now())
+        made = Draft(Signed(Kind.DELEGATION.payload_type, body.payload(), ()), proofs, chain)
+        signed = deliver(output, made, signers, pins, way, peer)
+    words = ended_words(turn, body, size) if step.ends else added_words(turn.role, body, enrolments)
     _show(output, current, body, words, way, is_draft=signed is None)
 
 
@@ -280,11 +219,3 @@ def _key_id(file: Path) -> str:
     if len(keys) != 1:
         raise InputError(Reason.KEY_MALFORMED, "name a file with one public key", field=str(file))
     return keys[0].key_id
-
-
-def _proofs(files: list[Path] | None) -> tuple[Signed, ...]:
-    return tuple(signed for file in files or () for signed in read_signed(file, Kind.ENROLMENT))
-
-
-def _anchor(root: Path | None) -> Anchor | None:
-    return anchor_of(root) if root else None

@@ -18,7 +18,8 @@ from idtrace.statements import Enrolment
 
 # What a key of each role has signed, and what becomes of it once the role is taken from the key.
 LEFT_OUT: Final = {
-    Role.ZONE: "zones that it has handed out are Bogus until their delegations are signed by another zone key",
+    Role.ZONE: "zones that it has handed out are Bogus until their delegations are signed by another zone key"
+    " (idtrace delegate, with --former of this key)",
     Role.NODE: "receipts that it has signed verify with a chain saved before; denials live for a minute anyway",
     Role.CURRENCY: "its statements live for a minute; saved proofs carry the chain that they were made under",
     Role.LOG: "proofs that end in a checkpoint of its count only with a chain saved before; nodes give out new ones",
@@ -31,7 +32,8 @@ TURN_TO: Final = {
     Role.CURRENCY: "start the zone's nodes with the new key (log.currency_key)",
     Role.LOG: "start the zone's nodes with the new key (log.key), and register or update something at each:"
     " until then, and a second longer, it shows a checkpoint that the old key signed",
-    Role.RECORD: "sign records with the new key from now on",
+    Role.RECORD: "sign records with the new key from now on; end the old one when the checkpoint that --log names"
+    " covers all that it has signed (a published one lags behind while witnesses are asked)",
 }
 
 
@@ -141,3 +143,14 @@ def ended_words(turn: Turn, body: Delegation, size: int | None) -> list[tuple[st
             ("not yet", f"the log has {size} entries: the key goes on counting for the next {turn.until - size}")
         )
     return rows
+
+
+def left_out_words(current: Delegation | None, body: Delegation) -> list[str]:
+    """What is lost where a version names keys no longer that had ended at an index of the log: a sentence for each."""
+    kept = {key.key.key_id for key in body.keys}
+    return [
+        f"Left out: key {key.key.key_id}, which had ended at index {key.until}. Records that it signed below that index"
+        " are Bogus from now on, until their owner signs a next version of each; only proofs saved before still verify."
+        for key in (current.keys if current else ())
+        if key.until is not None and key.key.key_id not in kept
+    ]

@@ -17,7 +17,7 @@ import pytest
 from idtrace import wire
 from idtrace.delegation import Delegation
 from idtrace.errors import InputError
-from idtrace.identifier import Prefix
+from idtrace.identifier import ROOT, Prefix
 from idtrace.signature import Kind, Signed, sign
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc
 from registry.adoption import Adoption
@@ -208,6 +208,37 @@ async def test_a_chain_that_could_not_be_stored_is_stored_later(monkeypatch: pyt
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
     assert not failures
+
+
+async def test_a_second_root_node_takes_the_next_key_set_from_their_store_and_no_false_or_older_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = delegation("")
+    second = delegate(replace(first, version=2, previous=first.hash, endpoints=("moved.example:1",)))
+    third = replace(first, version=3, previous=bytes(32))
+    authority, memory = Authority(anchor(), frozenset({ROOT})), MemoryStorage()
+    written: list[Signed] = []  # by the other node, last
+
+    async def chains() -> dict[str, tuple[bytes, ...]]:
+        return {"": (wire.signed_to_bytes(written[-1]),)} if written else {}
+
+    def held() -> list[Signed]:
+        return [link.signed for link in authority.own.get(ROOT, ())]
+
+    monkeypatch.setattr(memory, "chains", chains)
+    task = asyncio.create_task(Adoption(memory, authority, [], lambda: NOW).run(0.02))
+    try:
+        for signed in (delegate(first), second):
+            written.append(signed)
+            await until(lambda: held() == written[-1:], 3)
+        for wrong in (delegate(first), delegate(third, "stranger"), delegate(delegation("88"))):
+            written.append(wrong)
+            await asyncio.sleep(0.1)
+            assert held() == [second]
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_no_proxy_of_the_environment_stands_between_a_node_and_its_parent(

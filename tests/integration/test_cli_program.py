@@ -131,7 +131,7 @@ def test_an_old_locale_shows_escapes_and_does_not_fail(tmp_path: Path) -> None:
 @pytest.mark.parametrize("role", ["registry", "resolver"])
 def test_a_node_runs_in_this_process_too(tmp_path: Path, role: str, monkeypatch: pytest.MonkeyPatch) -> None:
     levels: list[str] = []
-    monkeypatch.setattr("idtrace.cli.node.configure_logs", levels.append)
+    monkeypatch.setattr("idtrace.cli.running.configure_logs", levels.append)
     port = free_port()
     config = configuration(tmp_path, role, listen=f'"127.0.0.1:{port}"', drain_seconds="0.0")
 

@@ -30,7 +30,7 @@ from resolver import server as resolver_server
 from resolver.config import ResolverConfig
 from tests.cli import Ran, idtrace, key_file
 from tests.core_fixtures import signer
-from tests.integration.test_logged_node import ZONE, LoggedNodes, tree, update
+from tests.integration.test_logged_node import ZONE, LoggedNodes, Read, tree, update
 from tests.nodes import TIMEOUT, free_port, key_name, make_record
 
 CHILD = "88.118.9"
@@ -323,3 +323,13 @@ async def test_a_delegation_that_wants_two_signers_goes_from_hand_to_hand(tmp_pa
         record = make_record(f"{CHILD}/A", {"n": "1"}, by=signer("child's own"))
         nodes.of_zone[CHILD] = node
         await nodes.submit(record, "register-A")
+        disable = ("prefix", "set", CHILD, "--status", "disabled", "--node", node.endpoint, "--key", one)
+        alone = await keys.run(*disable)
+        assert (alone.code, "THRESHOLD_NOT_MET" in alone.err) == (ExitCode.REFUSED, True), alone
+        twice = await keys.run(*disable, "--key", one)
+        assert twice.code == ExitCode.REFUSED, "one key that signs twice is one signer"
+        await nodes.submit(make_record(f"{CHILD}/B", {"n": "1"}, by=signer("child's own")), "register-B")
+        assert (await keys.run(*disable, "--key", two)).code == 0
+        late = make_record(f"{CHILD}/C", {"n": "1"}, by=signer("child's own"))
+        assert await refused(nodes, late) is Reason.PREFIX_NOT_ENABLED
+        assert (await Read.of(node)).replay().findings == [], "an auditor counts the signers of a command as well"

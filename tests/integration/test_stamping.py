@@ -19,7 +19,7 @@ from idtrace.signature import Kind, Signed, sign
 from idtrace.statements import Command, PrefixStatus, enrol
 from registry.delegating import Step
 from registry.grants import Grants
-from registry.logbook import LogWriter
+from registry.logbook import Edge, LogWriter
 from registry.sequencer import Result, Sequencer
 from registry.stamping import STANDS_STILL_SECONDS, Stamper
 from registry.standing import Standing
@@ -289,13 +289,36 @@ async def test_a_version_that_is_younger_than_the_head_makes_the_head_be_read_ag
         assert await standing.proof(Prefix.parse(ZONE), stored) is proof
 
 
+async def test_many_who_ask_at_once_read_the_head_once() -> None:
+    memory, clocks = MemoryStorage(), Clocks()
+    async with running(memory, clocks) as sequencer:
+        await register(sequencer, 1)
+    standing, reads = await standing_on(memory, clocks), 0
+    edge = memory.log_edge
+
+    async def slowly() -> Edge:
+        nonlocal reads
+        reads += 1
+        await asyncio.sleep(0.01)
+        return await edge()
+
+    standing._store.log_edge = slowly  # type: ignore[method-assign]  # the store in memory, made slow
+    heads = await asyncio.gather(*(standing.head() for _ in range(50)))
+    assert ({head.size for head in heads}, reads) == ({1}, 1)
+    clocks.pass_seconds(2)
+    await asyncio.gather(*(standing.head() for _ in range(50)))
+    assert reads == 2
+
+
 async def test_a_store_that_cannot_be_read_costs_the_proof_and_tells_nothing_false() -> None:
     memory, clocks = MemoryStorage(), Clocks()
     async with running(memory, clocks) as sequencer:
         await register(sequencer, 1)
     standing = await standing_on(memory, clocks)
-    assert await standing.receipt_proof(Identifier.parse(f"{ZONE}/N-9"), 1) is None
+    assert await standing.index_of(Identifier.parse(f"{ZONE}/N-9"), 1) is None
+    index = await standing.index_of(Identifier.parse(f"{ZONE}/N-1"), 1)
+    assert index is not None
     memory._log.notes.clear()
     with pytest.raises(IdtraceError) as caught:
-        await standing.receipt_proof(Identifier.parse(f"{ZONE}/N-1"), 1)
+        await standing.commit_of(index)
     assert caught.value.reason is Reason.NOT_LOGGED

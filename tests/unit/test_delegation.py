@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idtrace.delegation import (
+    ENDED_KEYS_MAX,
     ENDPOINT_BYTES_MAX,
     ENDPOINTS_MAX,
     KEYS_MAX,
@@ -86,6 +87,10 @@ def keys(count: int, *roles: Role) -> tuple[ZoneKey, ...]:
     return tuple(ZoneKey(public(f"key {n}"), frozenset(roles)) for n in range(count))
 
 
+def ends(count: int) -> tuple[ZoneKey, ...]:
+    return tuple(ZoneKey(public(f"ended {n}"), frozenset({Role.RECORD}), n) for n in range(count))
+
+
 LIFE = LIFETIME_SECONDS_MAX
 
 
@@ -123,6 +128,9 @@ LIFE = LIFETIME_SECONDS_MAX
         ({"keys": (*zone_keys(ZONE, Role), ended(5, Role.NODE)), "log": LOG}, R.FIELD_MALFORMED, "keys"),
         ({"keys": (*zone_keys(ZONE, Role), ended(5, *USUAL)), "log": LOG}, R.FIELD_MALFORMED, "keys"),
         ({"keys": (*zone_keys(ZONE, Role), ended(-1, Role.RECORD)), "log": LOG}, R.FIELD_MALFORMED, "keys[5].until"),
+        ({"keys": (*keys(4, *Role), *ends(ENDED_KEYS_MAX + 1)), "log": LOG}, R.FIELD_TOO_LARGE, "keys"),
+        ({"keys": (*keys(KEYS_MAX + 1, *Role), *ends(1)), "log": LOG}, R.FIELD_TOO_LARGE, "keys"),
+        ({"keys": (*keys(KEYS_MAX + 1, *Role), *ends(ENDED_KEYS_MAX)), "log": LOG}, R.FIELD_TOO_LARGE, "keys"),
         ({"endpoints": ()}, R.FIELD_MALFORMED, "endpoints"),
         ({"endpoints": ("a:1",) * (ENDPOINTS_MAX + 1)}, R.FIELD_TOO_LARGE, "endpoints"),
         ({"endpoints": ("a:1", "b")}, R.FIELD_MALFORMED, "endpoints[1]"),
@@ -143,6 +151,7 @@ def test_rules_of_a_body(changes: dict[str, Any], reason: Reason, field: str) ->
         {"keys": (NODE,), "zone_threshold": 8},  # a zone that delegates to nobody
         {"keys": keys(KEYS_MAX, *Role), "zone_threshold": 8, "log": LOG},
         {"keys": (*zone_keys(ZONE, Role), ended(0, Role.RECORD)), "log": "l" * 128},
+        {"keys": (*keys(KEYS_MAX, *Role), *ends(ENDED_KEYS_MAX)), "log": LOG},
         {"endpoints": ("a:1", "b:2", "c:3", "d:4")},
         {"parent": Prefix.parse("88")},  # a parent may skip a label
     ],
