@@ -10,7 +10,7 @@ those records, and "already" would be a lie. So the node is asked for what the f
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,15 +23,16 @@ from idtrace.cli import client
 from idtrace.cli.client import Node, again, failure_of_call
 from idtrace.cli.drafts import idempotency_key, signed_record
 from idtrace.cli.exits import ExitCode, Failure, node_code
-from idtrace.cli.journal import Journal
+from idtrace.cli.journal import Held, Journal
 from idtrace.cli.rows import BadLine, Line
+from idtrace.cli.show import Level, level_word
 from idtrace.cli.trust import ReceiptCheck
 from idtrace.errors import IdtraceError, InputError, OutcomeUnknownError, Reason, RefusedError
 from idtrace.record import Record
 from idtrace.serving.errors import code_name, error_of
 from idtrace.signature import Signed, Signer
-from idtrace.statements import Denial, DenialReason, Receipt
-from idtrace.v1 import registry_pb2, registry_pb2_grpc
+from idtrace.statements import Denial, DenialReason
+from idtrace.v1 import record_pb2, registry_pb2, registry_pb2_grpc
 from idtrace.wire import answer_from_pb, record_to_pb, signed_from_pb
 
 # The node's limit; fewer make the bar move sooner, more do not make it faster.
@@ -69,6 +70,7 @@ class Outcome:
     fate: Fate
     error: IdtraceError | None = None
     receipt: Signed | None = None
+    log_position: int | None = None  # of a sealed line: index in the log plus one, 0 where there is no log
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class BulkRun:
         clock: Callable[[], int],
         settled: Callable[[Outcome], None],
         batch_lines: int,
+        wait_for: Level = record_pb2.RECEIPT_LEVEL_UNSPECIFIED,
     ) -> None:
         self._stub = registry_pb2_grpc.RegistryServiceStub(node.channel)
         self._node = node
@@ -109,6 +112,8 @@ class BulkRun:
         self._clock = clock
         self._settled = settled
         self._batch_lines = batch_lines
+        self._wait_for = wait_for
+        self.levels: Counter[str] = Counter()
         self._unknown: list[Item] = []
 
     def run(self, lines: Iterable[Line | BadLine]) -> None:
@@ -120,14 +125,14 @@ class BulkRun:
             InputError: the file cannot be read to its end; whatever had left by then is settled.
             VerificationError: a receipt is not what it claims to be.
         """
-        self._require_own_journal()
+        require_own_journal(self._node, self._journal)
         under_way: deque[tuple[list[Item], Any]] = deque()
         try:
             for items in self._batches(lines):
                 self._journal.send([(item.digest, item.issued_at) for item in items])
                 if len(under_way) == UNDER_WAY_MAX:
                     self._settle(*under_way.popleft())
-                future = self._stub.RegisterBatch.future(_request(items), timeout=self._node.timeout_seconds)
+                future = self._stub.RegisterBatch.future(self._request(items), timeout=self._node.timeout_seconds)
                 under_way.append((items, future))
         except InputError:  # the rest of the file cannot be read; what has left still gets its receipt
             while under_way:
@@ -137,29 +142,6 @@ class BulkRun:
         while under_way:
             self._settle(*under_way.popleft())
         self._settle_unknown()
-
-    def _require_own_journal(self) -> None:
-        """Ask the node for what the journal has receipts of.
-
-        Raises:
-            Failure: USAGE where it does not hold that very record, or as :meth:`Node.ask`.
-        """
-        for receipt in self._journal.held():
-            outcome = self._held_by_node(receipt)
-            if isinstance(outcome, Record) and outcome.hash == receipt.record_hash:
-                continue
-            if isinstance(outcome, Denied) and Denial.parse(outcome.signed.payload).reason is _DISABLED:
-                disabled = RefusedError(Reason.PREFIX_NOT_ENABLED, f"prefix {receipt.identifier.prefix} is disabled")
-                raise Failure(ExitCode.REFUSED, disabled, title=f"refused by {self._node.address}")
-            said = "has another record of" if isinstance(outcome, Record) else "does not have"
-            detail = f"{self._node.address} {said} {receipt.identifier}, for which {self._journal.path} holds a receipt"
-            foreign = InputError(Reason.RECEIPT_WRONG_RECORD, detail, field=str(self._journal.path))
-            raise Failure(ExitCode.USAGE, foreign, title="the journal is another node's", hint=_OTHER_JOURNAL)
-
-    def _held_by_node(self, receipt: Receipt) -> Record | Denied | Referred:
-        stub = registry_pb2_grpc.RegistryServiceStub(self._node.channel)
-        question = registry_pb2.RegistryServiceGetRequest(identifier=str(receipt.identifier), version=receipt.version)
-        return answer_from_pb(again(lambda: self._node.ask(stub.Get, question)).answer).outcome
 
     def _settle_unknown(self) -> None:
         """Ask once more, with the same keys, after lines whose outcome the node could not tell."""
@@ -222,7 +204,10 @@ class BulkRun:
                 self._settled(Outcome(item.line.number, item.identifier, Fate.UNKNOWN, doubt))
 
     def _send(self, items: list[Item]) -> Any:
-        return again(lambda: self._node.ask(self._stub.RegisterBatch, _request(items)))
+        return again(lambda: self._node.ask(self._stub.RegisterBatch, self._request(items)))
+
+    def _request(self, items: list[Item]) -> Any:
+        return registry_pb2.RegisterBatchRequest(items=[item.request for item in items], wait_for=self._wait_for)
 
     def _take(self, items: list[Item], response: Any) -> list[tuple[Item, IdtraceError]]:
         """Book the results of a batch; returns those whose outcome is unknown, which stay pending in the journal."""
@@ -238,8 +223,9 @@ class BulkRun:
                 signed = signed_from_pb(result.receipt.signed, "receipt")
                 self._check(signed, item.record, item.line.draft.identifier, 1, self._clock())
                 receipts.append((item, signed))
+                self.levels[level_word(result.receipt.level)] += 1
                 continue
-            error = _item_error(result.error)
+            error = item_error(result.error)
             (refused if node_code(error) is ExitCode.REFUSED else unknown).append((item, error))
         self._journal.settle(
             [(item.line.number, item.digest, item.identifier, signed) for item, signed in receipts],
@@ -252,10 +238,32 @@ class BulkRun:
         return unknown
 
 
-def _request(items: list[Item]) -> Any:
-    return registry_pb2.RegisterBatchRequest(items=[item.request for item in items])
+def require_own_journal(node: Node, journal: Journal) -> None:
+    """Ask the node for what the journal says that it has.
+
+    Raises:
+        Failure: USAGE where it does not hold that very record, or as :meth:`Node.ask`.
+    """
+    for held in journal.held():
+        outcome = _held_by_node(node, held)
+        if isinstance(outcome, Record) and outcome.hash == held.record_hash:
+            continue
+        if isinstance(outcome, Denied) and Denial.parse(outcome.signed.payload).reason is _DISABLED:
+            disabled = RefusedError(Reason.PREFIX_NOT_ENABLED, f"prefix {held.identifier.prefix} is disabled")
+            raise Failure(ExitCode.REFUSED, disabled, title=f"refused by {node.address}")
+        said = "has another record of" if isinstance(outcome, Record) else "does not have"
+        detail = f"{node.address} {said} {held.identifier}, for which {journal.path} holds a receipt"
+        foreign = InputError(Reason.RECEIPT_WRONG_RECORD, detail, field=str(journal.path))
+        raise Failure(ExitCode.USAGE, foreign, title="the journal is another node's", hint=_OTHER_JOURNAL)
 
 
-def _item_error(error: Any) -> IdtraceError:
+def _held_by_node(node: Node, held: Held) -> Record | Denied | Referred:
+    stub = registry_pb2_grpc.RegistryServiceStub(node.channel)
+    question = registry_pb2.RegistryServiceGetRequest(identifier=str(held.identifier), version=1)
+    return answer_from_pb(again(lambda: node.ask(stub.Get, question)).answer).outcome
+
+
+def item_error(error: Any) -> IdtraceError:
+    """What a node says of one item, as the error that a call of its own would have ended with."""
     reason = Reason(error.reason) if error.reason in tuple(Reason) else Reason.INTERNAL
     return error_of(code_name(error.code), reason, error.field, error.detail)

@@ -40,7 +40,9 @@ MEANINGS: Final = {
     ExitCode.OK: "done; or the identifier is found, and the proof holds",
     ExitCode.PROVEN_NO: "the answer is a proven no: absent, or gone",
     ExitCode.USAGE: "wrong usage, or malformed input",
-    ExitCode.BOGUS: "verification failed: somebody lies, or the proof is not valid at this time",
+    ExitCode.BOGUS: (
+        "verification failed: somebody lies, the proof is not valid at this time, or it shows less than a policy asks"
+    ),
     ExitCode.UNREACHABLE: "a node is unreachable, busy or broken; nothing is known; try again",
     ExitCode.REFUSED: "the node refused",
     ExitCode.PARTLY: "partly done: some lines of a bulk registration failed",

@@ -12,6 +12,10 @@ it under a domain of its own, the hash of that signature (never stored) is the s
 what RFC 8032 promises, that the same key signs the same bytes the same way; ``salt_check`` notices a signer that does
 not, or another key, and a new header begins: the unfinished lines of the old one then are new requests, of which the
 node refuses those that it has.
+
+A batch under a seal (:mod:`idtrace.cli.sealed`) can only be repeated whole. Its request, salts and all, is kept in a
+file of its own beside the journal, for the owner alone, from before the journal says ``batch`` until it says
+``sealed``: with what stands in the log then, where, and under which checkpoint.
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +36,7 @@ from typing import Any, BinaryIO, Final, Self
 
 from idtrace.bundle import signed_to_json
 from idtrace.errors import InputError, Reason
+from idtrace.identifier import Identifier
 from idtrace.record import SALT_BYTES
 from idtrace.signature import Signed, Signer
 from idtrace.statements import Receipt
@@ -38,25 +45,48 @@ JOURNAL_FORMAT: Final = "idtrace-receipts/v1"
 NONCE_BYTES: Final = 32
 # Half a SHA-256 tells lines of one file apart, and a million of them fit in memory.
 DIGEST_BYTES: Final = 16
+# Enough of a batch's key to name a file by: a handful is unfinished at most.
+_KEY_SHOWN: Final = 16
 _SALT_DOMAIN: Final = b"idtrace/salts/v1\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a journal says to be registered: a version 1, and its record hash (32 bytes)."""
+
+    identifier: Identifier
+    record_hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One record of a sealed batch that stands in the log: its number in the batch from 0, and its index plus one."""
+
+    number: int
+    identifier: str
+    record_hash: bytes
+    log_position: int
 
 
 class Journal:
     """One source file's journal, locked while open. ``done`` are lines with a receipt, ``pending`` unfinished ones.
 
-    Digests are 32 bytes (:meth:`idtrace.cli.drafts.Draft.digest`); the sets hold their first 16.
+    ``batches`` are unfinished sealed batches: by their key, the lines (16 bytes each) in their order. Digests are 32
+    bytes (:meth:`idtrace.cli.drafts.Draft.digest`); the sets hold their first 16.
     """
 
     def __init__(self, path: Path, signer: Signer) -> None:
         self.path = path
         self.done: set[bytes] = set()
         self.pending: dict[bytes, int] = {}
-        self._ends: list[str] = []
+        self.batches: dict[str, tuple[bytes, ...]] = {}
+        self._ends: list[dict[str, Any]] = []
         self._nonce = b""
         self._salt_check = ""
         self._file = _locked(path)
         try:
             self._load()
+            self._forget_strays()
             self._begin(signer)
         except BaseException:
             self._file.close()
@@ -84,13 +114,19 @@ class Journal:
         """Whether the line has its receipt."""
         return digest[:DIGEST_BYTES] in self.done
 
-    def held(self) -> tuple[Receipt, ...]:
-        """The first and the last receipt that the file had when it was opened: they tell whose receipts these are.
+    def held(self) -> tuple[Held, ...]:
+        """The first and the last record that the file had when it was opened: they tell whose journal this is.
 
         Raises:
             InputError: one of them is damaged.
         """
-        return tuple(Receipt.parse(payload.encode(), field=str(self.path)) for payload in self._ends)
+        return tuple(self._held(body) for body in self._ends)
+
+    def _held(self, body: dict[str, Any]) -> Held:
+        if "receipt" in body:
+            receipt = Receipt.parse(str(body["receipt"]["payload"]).encode(), field=str(self.path))
+            return Held(receipt.identifier, receipt.record_hash)
+        return Held(Identifier.parse(body["identifier"], field=str(self.path)), bytes.fromhex(body["record_hash"]))
 
     def send(self, lines: Sequence[tuple[bytes, int]]) -> None:
         """Say durably that these lines (digest, issued_at) are about to leave."""
@@ -113,6 +149,50 @@ class Journal:
             for digest in closed:
                 self._finish(digest[:DIGEST_BYTES], has_receipt=False)
         self._append(lines)
+
+    def begin_batch(self, key: str, rows: Sequence[bytes], request: bytes) -> None:
+        """Say durably that these lines are about to leave under one seal, as these bytes."""
+        path = self._request_path(key)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - Path cannot open a descriptor
+            file.write(request)
+            file.flush()
+            os.fsync(descriptor)
+        _sync_folder(path.parent)
+        self.batches[key] = tuple(rows)
+        self._append([{"batch": key, "rows": [row.hex() for row in rows]}])
+
+    def request_of(self, key: str) -> bytes:
+        """The bytes of an unfinished batch.
+
+        Raises:
+            InputError: FIELD_MISSING where somebody has taken them away.
+        """
+        path = self._request_path(key)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            rule = "an unfinished batch has lost its bytes; put the file back, or move the journal away to begin anew"
+            raise InputError(Reason.FIELD_MISSING, rule, field=str(path)) from None
+
+    def finish_batch(self, key: str, places: Sequence[Place], checkpoint: bytes, level: str) -> None:
+        """Keep what stands in the log, and forget the bytes. Without any place the batch has come to nothing."""
+        records = [[p.number, p.identifier, p.record_hash.hex(), p.log_position] for p in places]
+        self._append([{"sealed": key, "level": level, "checkpoint": checkpoint.decode(), "records": records}])
+        rows = self.batches.pop(key)
+        self.done.update(rows[place.number] for place in places)
+        self._request_path(key).unlink(missing_ok=True)
+
+    def _request_path(self, key: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.batch-{key[:_KEY_SHOWN]}")
+
+    def _forget_strays(self) -> None:
+        """Bytes of a batch that the journal does not name never left; those of a finished one have done their work."""
+        kept = {self._request_path(key).name for key in self.batches}
+        own = re.compile(re.escape(self.path.name) + rf"\.batch-[0-9a-f]{{{_KEY_SHOWN}}}")
+        for path in self.path.absolute().parent.iterdir():
+            if own.fullmatch(path.name) and path.name not in kept:
+                path.unlink()
 
     def _finish(self, digest: bytes, *, has_receipt: bool) -> None:
         self.pending.pop(digest, None)
@@ -147,7 +227,7 @@ class Journal:
             whole += len(line)
             try:
                 self._read(json.loads(line))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, IndexError):
                 rule = f"line {number} is damaged; keep the file, and move it away to begin anew"
                 raise InputError(Reason.FIELD_MALFORMED, rule, field=str(self.path)) from None
         self._file.truncate(whole)
@@ -165,9 +245,19 @@ class Journal:
         elif "closed" in body:
             for digest in body["closed"]:
                 self._finish(bytes.fromhex(digest), has_receipt=False)
+        elif "batch" in body:
+            self.batches[str(body["batch"])] = tuple(map(bytes.fromhex, body["rows"]))
+        elif "sealed" in body:
+            rows = self.batches.pop(str(body["sealed"]))
+            for number, identifier, record_hash, _ in body["records"]:
+                self.done.add(rows[number])
+                self._keep_end({"identifier": str(identifier), "record_hash": str(record_hash)})
         else:
             self._finish(bytes.fromhex(body["row"]), has_receipt=True)
-            self._ends = [*self._ends[:1], str(body["receipt"]["payload"])]
+            self._keep_end({"receipt": {"payload": str(body["receipt"]["payload"])}})
+
+    def _keep_end(self, held: dict[str, Any]) -> None:
+        self._ends = [*self._ends[:1], held]
 
 
 def _locked(path: Path) -> BinaryIO:
@@ -190,5 +280,18 @@ def _check_of(secret: bytes) -> str:
     return hmac.digest(secret, b"check", hashlib.sha256).hex()[:32]
 
 
+def short(digest: bytes) -> bytes:
+    """How a journal knows a line: the first 16 bytes of its digest."""
+    return digest[:DIGEST_BYTES]
+
+
 def _short(digest: bytes) -> str:
-    return digest[:DIGEST_BYTES].hex()
+    return short(digest).hex()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -99,6 +99,14 @@ OptionalRootOption = Annotated[
         "--root", metavar="ROOT.pub", envvar="IDTRACE_ROOT", help="Pinned root key to verify answers against."
     ),
 ]
+WitnessedOption = Annotated[
+    bool,
+    typer.Option(
+        "--witnessed",
+        help="Wait for the witnesses of the log. Where they do not come in time it is durable all the same, a warning "
+        "says so, and the exit code is 0.",
+    ),
+]
 PassphraseEnvOption = Annotated[
     str | None, typer.Option("--passphrase-env", metavar="VAR", help="Environment variable that holds the passphrase.")
 ]

@@ -6,6 +6,8 @@ import csv
 import secrets
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TextIO
 
@@ -14,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from idtrace.bundle import signed_to_json
+from idtrace.chain import Anchor
 from idtrace.cli.bulk import BATCH_LINES_MAX, BulkRun, Fate, Outcome
 from idtrace.cli.client import Node, connect
 from idtrace.cli.drafts import (
@@ -35,17 +38,20 @@ from idtrace.cli.options import (
     OptionalRootOption,
     PassphraseEnvOption,
     PassphrasePromptOption,
+    RootUpdateOption,
     TimeoutOption,
-    anchor_of,
+    WitnessedOption,
     now,
     output_of,
     signer_of,
 )
 from idtrace.cli.output import Output, listing, pairs, plain
 from idtrace.cli.rows import Defaults, count_lines, read_rows
-from idtrace.cli.show import receipt_table
-from idtrace.cli.trust import ReceiptCheck
-from idtrace.errors import IdtraceError, InputError
+from idtrace.cli.sealed import SealedRun
+from idtrace.cli.show import NOT_WITNESSED, Level, level_word, receipt_table, wait_for, warn_unless_witnessed
+from idtrace.cli.signing_options import pinned
+from idtrace.cli.trust import ReceiptCheck, Zones
+from idtrace.errors import IdtraceError, InputError, Reason
 from idtrace.identifier import Identifier
 from idtrace.record import SALT_BYTES, TTL_SECONDS_MAX, RecordKind
 from idtrace.scan import scan
@@ -57,6 +63,7 @@ from idtrace.wire import record_to_pb, signed_from_pb
 BATCH_SECONDS: Final = 30.0
 # What a person reads of a long list of complaints; the file has them all.
 ERRORS_SHOWN_MAX: Final = 10
+_UNFINISHED: Final = "an earlier run has not finished; first run the same command"
 _AGAIN: Final = "run the same command again: it goes on where it stopped, and nothing is done twice"
 
 
@@ -81,7 +88,13 @@ FromOption = Annotated[
     Path | None, typer.Option("--from", metavar="FILE", help="Register every line of a .csv or .jsonl file.")
 ]
 BatchOption = Annotated[
-    int, typer.Option("--batch", metavar="LINES", min=1, max=BATCH_LINES_MAX, help="Lines in one call.")
+    int | None,
+    typer.Option(
+        "--batch", metavar="LINES", min=1, max=BATCH_LINES_MAX, help="Lines in one call (1,000; under a seal 2,000)."
+    ),
+]
+SealOption = Annotated[
+    bool, typer.Option("--seal", help="Sign the lines of a call together (--from): cheaper; the log is the receipt.")
 ]
 
 JournalOption = Annotated[
@@ -102,9 +115,12 @@ def register(
     kind: KindOption = RecordKind.ITEM,
     template: TemplateOption = None,
     file: FromOption = None,
-    batch: BatchOption = BATCH_LINES_MAX // 2,
+    seal: SealOption = False,
+    batch: BatchOption = None,
     journal: JournalOption = None,
+    witnessed: WitnessedOption = False,
     root: OptionalRootOption = None,
+    root_update: RootUpdateOption = None,
     passphrase_env: PassphraseEnvOption = None,
     passphrase_prompt: PassphrasePromptOption = False,
     timeout: TimeoutOption = TIMEOUT_SECONDS,
@@ -119,7 +135,7 @@ def register(
     A file has a header row with the column [bold]identifier[/bold]; every other column is a value. Receipts go to
     FILE.idtrace-receipts.jsonl as they arrive; if the run breaks off, the same command goes on where it stopped.
     Lines that fail stand in FILE.errors.csv with the reason. Receipts are one node's: a run at another node wants a
-    journal of its own.
+    journal of its own. With --seal the journal has the places in the log and its checkpoint instead of receipts.
     """
     del as_json
     output = output_of(ctx)
@@ -127,64 +143,102 @@ def register(
         raise typer.BadParameter("give one identifier, or a file with --from", param_hint="ID")
     if kind is RecordKind.TOMBSTONE:
         raise typer.BadParameter("an identifier is ended with: idtrace retire", param_hint="--kind")
-    if journal is not None and file is None:
-        raise typer.BadParameter("only lines of a file have a journal", param_hint="--journal")
+    if file is None and (journal is not None or seal):
+        hint = "--seal" if seal else "--journal"
+        raise typer.BadParameter("only lines of a file have a journal and are sealed", param_hint=hint)
     class_id = Identifier.parse(class_, field="--class") if class_ else None
     signer = signer_of(key, passphrase_env, prompt=passphrase_prompt)
     with connect(node, timeout if file is None else max(timeout, BATCH_SECONDS)) as peer:
-        check = ReceiptCheck(peer, anchor_of(root) if root else None)
+        anchor, level = pinned(root, root_update), wait_for(witnessed=witnessed)
         if file is not None:
             if value or template:
                 raise typer.BadParameter("the values come from the file", param_hint="--value")
             defaults = Defaults(ttl, class_id, kind, frozenset(restricted or ()))
-            raise typer.Exit(_register_file(_Report(output, file, journal), file, defaults, peer, signer, check, batch))
+            way = _Way(peer, signer, anchor, level, batch or BATCH_LINES_MAX // (1 if seal else 2), is_sealed=seal)
+            raise typer.Exit(_register_file(_Report(output, file, journal), file, defaults, way))
         assert identifier is not None
         values = entries(value or (), restricted or ())
         if template is not None:
             values += (template_entry(read_file(template).decode("utf-8", "replace"), field=str(template)),)
-        _register_one(output, Draft(scan(identifier).identifier, values, kind, class_id, ttl), peer, signer, check)
+        draft = Draft(scan(identifier).identifier, values, kind, class_id, ttl)
+        _register_one(output, draft, peer, signer, ReceiptCheck(peer, anchor), level)
 
 
-def _register_one(output: Output, draft: Draft, node: Node, signer: Signer, check: ReceiptCheck) -> None:
+def _register_one(output: Output, draft: Draft, node: Node, signer: Signer, check: ReceiptCheck, level: Level) -> None:
     at = now()
     body, values = draft.body([secrets.token_bytes(SALT_BYTES) for _ in draft.values], at)
     record = signed_record(body, values, signer)
     request = registry_pb2.RegisterRequest(
-        idempotency_key=idempotency_key(record.signed.payload), record=record_to_pb(record)
+        idempotency_key=idempotency_key(record.signed.payload), record=record_to_pb(record), wait_for=level
     )
-    response = node.write(registry_pb2_grpc.RegistryServiceStub(node.channel).Register, request)
-    signed = signed_from_pb(response.receipt.signed, "receipt")
+    told = node.write(registry_pb2_grpc.RegistryServiceStub(node.channel).Register, request).receipt
+    signed = signed_from_pb(told.signed, "receipt")
     receipt = check(signed, record, draft.identifier, 1, at)
-    output.document({"identifier": str(draft.identifier), "result": "registered", "receipt": signed_to_json(signed)})
-    output.show(receipt_table("registered", receipt))
+    body_shown = {"identifier": str(draft.identifier), "result": "registered", "level": level_word(told.level)}
+    output.document({**body_shown, "receipt": signed_to_json(signed)})
+    output.show(receipt_table("registered", receipt, told.level))
+    warn_unless_witnessed(output, told.level, asked=bool(level))
 
 
-def _register_file(
-    report: _Report, file: Path, defaults: Defaults, node: Node, signer: Signer, check: ReceiptCheck, batch: int
-) -> ExitCode:
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a file is registered: where, by whom, under which root keys, waiting for what, in which batches."""
+
+    node: Node
+    signer: Signer
+    anchor: Anchor | None
+    level: Level
+    batch_lines: int
+    is_sealed: bool
+
+    def run(self, journal: Journal, settled: Callable[[Outcome], None]) -> BulkRun | SealedRun:
+        """One run.
+
+        Raises:
+            InputError: an earlier run the other way is unfinished; its lines would seem to be taken by somebody else.
+        """
+        if self.is_sealed and journal.pending:
+            raise InputError(Reason.FIELD_MALFORMED, f"{_UNFINISHED} without --seal", field=str(journal.path))
+        if not self.is_sealed and journal.batches:
+            raise InputError(Reason.FIELD_MALFORMED, f"{_UNFINISHED} with --seal", field=str(journal.path))
+        if self.is_sealed:
+            return SealedRun(
+                node=self.node,
+                journal=journal,
+                signer=self.signer,
+                zones=Zones(self.node, self.anchor, now),
+                clock=now,
+                settled=settled,
+                batch_lines=self.batch_lines,
+                wait_for=self.level,
+            )
+        return BulkRun(
+            node=self.node,
+            journal=journal,
+            signer=self.signer,
+            check=ReceiptCheck(self.node, self.anchor),
+            clock=now,
+            settled=settled,
+            batch_lines=self.batch_lines,
+            wait_for=self.level,
+        )
+
+
+def _register_file(report: _Report, file: Path, defaults: Defaults, way: _Way) -> ExitCode:
     output = report.output
     total = count_lines(file)
     report.begin()
     started = time.monotonic()
-    with Journal(report.journal_file, signer) as journal, _progress(output) as progress:
+    with Journal(report.journal_file, way.signer) as journal, _progress(output) as progress:
         task = progress.add_task("registering", total=total)
-        resumed = len(journal.done)
-        if resumed:
-            output.note(f"{report.journal_file.name} has {resumed:,} receipts: going on from there")
+        if journal.done:
+            output.note(f"{report.journal_file.name} has {len(journal.done):,} lines: going on from there")
 
         def settled(outcome: Outcome) -> None:
             report.add(outcome)
             progress.advance(task)
 
-        run = BulkRun(
-            node=node,
-            journal=journal,
-            signer=signer,
-            check=check,
-            clock=now,
-            settled=settled,
-            batch_lines=batch,
-        )
+        run = way.run(journal, settled)
         try:
             run.run(read_rows(file, defaults))
             progress.update(task, total=progress.tasks[0].completed)
@@ -200,7 +254,10 @@ def _register_file(
             raise
         finally:
             report.close()
-    return report.end(time.monotonic() - started)
+    code = report.end(time.monotonic() - started, run.levels)
+    if way.level and sum(run.levels.values()) > run.levels["witnessed"]:
+        output.note(NOT_WITNESSED)
+    return code
 
 
 class _Report:
@@ -232,6 +289,8 @@ class _Report:
             body["error"] = {"reason": error.reason, "field": error.field, "detail": error.detail}
         if outcome.receipt is not None:
             body["receipt"] = signed_to_json(outcome.receipt)
+        if outcome.log_position:
+            body["log_index"] = outcome.log_position - 1
         self.output.line(body)
 
     def _add_error(self, outcome: Outcome, error: IdtraceError) -> None:
@@ -248,15 +307,17 @@ class _Report:
         if self._error_lines is not None:
             self._error_lines.close()
 
-    def end(self, seconds: float) -> ExitCode:
+    def end(self, seconds: float, levels: Mapping[str, int]) -> ExitCode:
         failed = sum(self._counts[fate] for fate in (Fate.REFUSED, Fate.MALFORMED, Fate.UNKNOWN))
         counts = {str(fate): self._counts[fate] for fate in Fate}
         summary = {**counts, "seconds": round(seconds, 3), "receipts_file": str(self.journal_file)}
+        summary |= {"levels": dict(levels)} if levels else {}
         self.output.line({"summary": summary | ({"errors_file": str(self.errors_file)} if failed else {})})
         fresh = self._counts[Fate.REGISTERED]
         rate = f" in {seconds:.1f} s, {fresh / seconds:,.0f} a second" if fresh and seconds else ""
         rows = [("registered", f"{fresh:,}{rate}")]
         rows += [(str(fate), f"{self._counts[fate]:,}") for fate in list(Fate)[1:] if self._counts[fate]]
+        rows += [("of these", ", ".join(f"{count:,} {level}" for level, count in levels.items()))] if levels else []
         rows += [("receipts", str(self.journal_file))]
         rows += [("errors", str(self.errors_file))] if failed else []
         done = Text("✓ done", style="bold green") if not failed else Text("! partly done", style="bold yellow")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from rich.console import RenderableType
 from rich.text import Text
@@ -12,11 +12,12 @@ from rich.tree import Tree
 
 from idtrace.bundle import Bundle, Denied, Verdict
 from idtrace.checks import Check
-from idtrace.cli.output import listing, pairs, plain, plain_bytes
+from idtrace.cli.output import Output, listing, pairs, plain, plain_bytes
 from idtrace.delegation import Delegation, State
 from idtrace.errors import InputError
 from idtrace.record import Permission, Record, RecordBody, Status
 from idtrace.statements import Receipt
+from idtrace.v1 import record_pb2
 from idtrace.verification import Report
 
 _STATUS_STYLES: Final = {
@@ -30,6 +31,17 @@ _STATUS_WORDS: Final = {
     Status.SUSPENDED: "SUSPENDED: do not use before it is active again",
     Status.RECALLED: "RECALLED: do not use",
     Status.RETIRED: "RETIRED: it has ended",
+}
+Level: TypeAlias = "record_pb2.ReceiptLevel.ValueType"
+_LEVELS: Final = {
+    record_pb2.RECEIPT_LEVEL_SEQUENCED: "sequenced",
+    record_pb2.RECEIPT_LEVEL_WITNESSED: "witnessed",
+}
+NOT_WITNESSED: Final = "warning: durable, and not witnessed: the node has no quorum of witnesses, or it took too long"
+_LEVELS_TOLD: Final = {
+    "durable": "durable; the node keeps no log",
+    "sequenced": "durable and in the log; no witnesses' quorum yet",
+    "witnessed": "durable, in the log, and cosigned by the witnesses",
 }
 _VERDICT_STYLES: Final = {
     Verdict.FOUND: ("✓", "bold green"),
@@ -155,7 +167,7 @@ def checks_table(checks: Sequence[Check]) -> RenderableType:
     return table
 
 
-def receipt_table(title: str, receipt: Receipt) -> RenderableType:
+def receipt_table(title: str, receipt: Receipt, level: Level) -> RenderableType:
     """What a registrant holds in hand."""
     return pairs(
         [
@@ -163,8 +175,25 @@ def receipt_table(title: str, receipt: Receipt) -> RenderableType:
             ("version", str(receipt.version)),
             ("record hash", receipt.record_hash.hex()),
             ("committed", f"{utc(receipt.committed_at)}, signed by zone {str(receipt.zone) or 'root'}"),
+            ("stands", _LEVELS_TOLD[level_word(level)]),
         ]
     )
+
+
+def level_word(level: Level) -> str:
+    """How much stands behind a receipt (ReceiptLevel of the contract): ``witnessed``, ``sequenced`` or ``durable``."""
+    return _LEVELS.get(level, "durable")
+
+
+def wait_for(*, witnessed: bool) -> Level:
+    """The level to ask for: the node's default, or witnessed."""
+    return record_pb2.RECEIPT_LEVEL_WITNESSED if witnessed else record_pb2.RECEIPT_LEVEL_UNSPECIFIED
+
+
+def warn_unless_witnessed(output: Output, level: Level, *, asked: bool) -> None:
+    """Say on stderr that the witnesses were asked for and have not come; durable it is all the same."""
+    if asked and level != record_pb2.RECEIPT_LEVEL_WITNESSED:
+        output.note(NOT_WITNESSED)
 
 
 def record_json(record: Record, body: RecordBody, withheld: Sequence[int]) -> dict[str, Any]:

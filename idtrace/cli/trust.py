@@ -6,22 +6,30 @@ the pinned root key, or signed by the very key that signs now.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
 
 from idtrace.bundle import Denied, NodeAnswer, Referred
 from idtrace.chain import Anchor, Context, TrustedChain
-from idtrace.cli.client import Node
+from idtrace.checkpoint import Checkpoint
+from idtrace.cli.client import Node, again
 from idtrace.cli.exits import ExitCode, Failure
 from idtrace.delegation import Delegation
 from idtrace.errors import InputError, Reason, RefusedError, VerificationError
 from idtrace.identifier import Identifier, Prefix
-from idtrace.logproof import check_recorded
+from idtrace.logproof import check_recorded, log_keys
+from idtrace.note import Note, open_note
 from idtrace.record import Record, RecordBody, check_values
+from idtrace.seal import Seal, check_path
 from idtrace.signature import CheckBudget, Kind, PublicKey, Signed, verify
 from idtrace.statements import Receipt
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc, registry_pb2, registry_pb2_grpc
 from idtrace.wire import answer_from_pb, delegations_from_pb
+
+# Prefixes of one file whose zone is remembered; an enterprise has a handful.
+ZONES_KEPT_MAX: Final = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +118,26 @@ def _genuine(
         chain = trusted_chain(answer.delegations, anchor, now)
         context, proof, currency = Context.at(now), answer.proof, answer.currency
         return check_recorded(record, identifier, chain, context, proof=proof, currency=currency).body
-    _require_own(record.signed, Kind.RECORD, [own], f"the current version of {identifier}")
+    _require_own_record(record, identifier, own)
     body = RecordBody.parse(record.signed.payload)
     if body.identifier != identifier:
         raise VerificationError(Reason.RECORD_WRONG_IDENTIFIER, f"the record is about {body.identifier}")
     check_values(body, record.values)
     return body
+
+
+def _require_own_record(record: Record, identifier: Identifier, own: PublicKey) -> None:
+    """Own work alone or under a seal: then the seal is ours, of a zone above the identifier, and over this record."""
+    what = f"the current version of {identifier}"
+    if record.sealed is None:
+        _require_own(record.signed, Kind.RECORD, [own], what)
+        return
+    _require_own(record.sealed.seal, Kind.SEAL, [own], f"the seal over {what}")
+    seal = Seal.parse(record.sealed.seal.payload)
+    if not identifier.prefix.within(seal.zone):
+        detail = f"{identifier} stands under a seal of zone {seal.zone}"
+        raise VerificationError(Reason.SEAL_WRONG_ZONE, detail, field="record.seal")
+    check_path(record.hash, record.sealed, seal)
 
 
 def _require_own(signed: Signed, kind: Kind, keys: Sequence[PublicKey], what: str) -> None:
@@ -162,3 +184,58 @@ class ReceiptCheck:
                 self._chains[receipt.zone] = trusted_chain(delegations, self._anchor, now)
             self._chains[receipt.zone].check_receipt(signed, record, Context.at(now))
         return receipt
+
+
+class Zones:
+    """Which zone's keys seal the records of a prefix; with a pinned root key also whether its log speaks."""
+
+    def __init__(self, node: Node, anchor: Anchor | None, now: Callable[[], int]) -> None:
+        self._node = node
+        self._anchor = anchor
+        self._now = now
+        self._zones: dict[Prefix, Prefix] = {}
+        self._chains: dict[Prefix, TrustedChain] = {}
+
+    def of(self, prefix: Prefix) -> Prefix:
+        """The deepest zone above a prefix, as the node says: a wrong word makes a seal that no node takes.
+
+        Raises:
+            Failure: as :meth:`Node.ask`.
+            RefusedError: PREFIX_UNKNOWN.
+            VerificationError: the chain does not verify from the pinned root key.
+        """
+        if prefix not in self._zones:
+            chain = again(lambda: zone_of(self._node, prefix)).chain
+            last = Delegation.parse(chain[-1].payload) if chain else None
+            if last is None or not prefix.within(last.child):
+                raise RefusedError(Reason.PREFIX_UNKNOWN, f"the node knows of no zone above {prefix}", field="prefix")
+            if self._anchor is not None and last.child not in self._chains:
+                self._chains[last.child] = trusted_chain(chain, self._anchor, self._now())
+            if len(self._zones) >= ZONES_KEPT_MAX:
+                self._zones.clear()
+            self._zones[prefix] = last.child
+        return self._zones[prefix]
+
+    def check_committed(self, zone: Prefix, checkpoint: bytes, positions: Sequence[int]) -> None:
+        """Check the checkpoint of a sealed batch, and that it covers the places (index plus one) of its records.
+
+        Raises:
+            VerificationError: ANSWER_CONTRADICTS_ITSELF; with a pinned root key also LOG_UNKNOWN or what the note says.
+            InputError: the checkpoint is malformed.
+        """
+        if not checkpoint and not any(positions):
+            return
+        note = Note.parse(checkpoint, field="checkpoint")
+        said = Checkpoint.parse(note.text, field="checkpoint")
+        if any(at >= after for at, after in pairwise((0, *positions))) or positions[-1] > said.size:
+            detail = f"the records do not stand one after the other in a log of {said.size} entries"
+            raise VerificationError(Reason.ANSWER_CONTRADICTS_ITSELF, detail, field="results")
+        if self._anchor is None:
+            return
+        if zone not in self._chains:
+            self._chains[zone] = trusted_chain(zone_of(self._node, zone).chain, self._anchor, self._now())
+        chain = self._chains[zone]
+        if said.origin != chain.delegation.log:
+            detail = f"zone {zone} does not keep its records in the log {said.origin}"
+            raise VerificationError(Reason.LOG_UNKNOWN, detail, field="checkpoint")
+        open_note(note, log_keys(chain), field="checkpoint")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from idtrace.cli.journal import Journal
+from idtrace.cli.journal import Journal, Place
 from idtrace.errors import InputError
 from idtrace.signature import PublicKey
 from tests.core_fixtures import NOW, receipt, record, signer
@@ -152,3 +152,59 @@ def test_nothing_said_writes_nothing(path: Path) -> None:
         journal.send([])
         journal.settle([])
     assert path.read_bytes() == before
+
+
+def test_a_batch_is_kept_whole_until_it_is_sealed_and_its_bytes_are_the_owners_alone(path: Path) -> None:
+    key, rows = "ab" * 32, [A[:16], B[:16]]
+    with Journal(path, KEY) as journal:
+        journal.begin_batch(key, rows, b"request")
+    (kept,) = path.parent.glob("*.batch-*")
+    assert kept.stat().st_mode & 0o077 == 0
+    with Journal(path, KEY) as journal:
+        assert journal.batches == {key: tuple(rows)}
+        assert journal.request_of(key) == b"request"
+        assert not journal.is_done(A)
+        journal.finish_batch(key, [Place(1, "88.118.8/B", b"h" * 32, 7)], b"checkpoint\n", "sequenced")
+        assert (journal.is_done(A), journal.is_done(B)) == (False, True)
+    assert not kept.exists()
+    with Journal(path, KEY) as journal:
+        assert (journal.batches, journal.is_done(A), journal.is_done(B)) == ({}, False, True)
+        assert [(str(held.identifier), held.record_hash) for held in journal.held()] == [("88.118.8/B", b"h" * 32)]
+
+
+def test_a_batch_outlives_another_key_since_it_is_sent_as_it_is(path: Path) -> None:
+    with Journal(path, KEY) as journal:
+        journal.begin_batch("ab" * 32, [A[:16]], b"request")
+    with Journal(path, signer("another")) as journal:
+        assert journal.request_of("ab" * 32) == b"request"
+
+
+def test_a_batch_whose_line_is_torn_never_left_and_its_bytes_are_forgotten(path: Path) -> None:
+    with Journal(path, KEY) as journal:
+        before = path.stat().st_size
+        journal.begin_batch("ab" * 32, [A[:16]], b"request")
+    whole = path.read_bytes()
+    for cut in range(before, len(whole)):
+        path.write_bytes(whole[:cut])
+        path.with_name(f"{path.name}.batch-{'ab' * 8}").write_bytes(b"request")
+        with Journal(path, KEY) as journal:
+            assert journal.batches == {}
+        assert list(path.parent.glob("*.batch-*")) == []
+
+
+def test_a_batch_that_has_lost_its_bytes_stops_the_run(path: Path) -> None:
+    with Journal(path, KEY) as journal:
+        journal.begin_batch("ab" * 32, [A[:16]], b"request")
+        path.with_name(f"{path.name}.batch-{'ab' * 8}").unlink()
+        with pytest.raises(InputError, match="lost its bytes"):
+            journal.request_of("ab" * 32)
+
+
+@pytest.mark.parametrize("line", ['{"sealed": "unknown", "records": []}', '{"batch": "ab", "rows": ["zz"]}'])
+def test_a_damaged_line_about_a_batch_is_named(path: Path, line: str) -> None:
+    with Journal(path, KEY):
+        pass
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match="line 2 is damaged"):
+        Journal(path, KEY)

@@ -13,6 +13,7 @@ from idtrace.cli.trust import ReceiptCheck, current_delegation, current_record, 
 from idtrace.errors import Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import Record, Value
+from idtrace.seal import seal
 from idtrace.signature import Signed
 from idtrace.v1 import delegation_pb2, registry_pb2
 from idtrace.wire import answer_to_pb, signed_to_pb
@@ -29,6 +30,7 @@ from tests.core_fixtures import (
     reason_of,
     receipt,
     record,
+    signer,
     with_signature,
 )
 
@@ -152,3 +154,27 @@ def test_a_receipt_is_about_this_record_and_under_a_pinned_key_the_zones_own_wor
         assert reason_of(checked(receipt(record(data=["z"])), sound, pinned)) is Reason.RECEIPT_WRONG_RECORD
         assert reason_of(checked(receipt(sound, version=2), sound, pinned)) is Reason.RECEIPT_WRONG_RECORD
     assert reason_of(checked(receipt(sound, by="a thief"), sound, anchor())) is Reason.SIGNER_UNKNOWN
+
+
+def under_seal(by: str = f"record of {ZONE}", zone: str = ZONE, *others: Record) -> Record:
+    mine = record()
+    bare = replace(mine, signed=replace(mine.signed, signatures=()))
+    return replace(
+        bare, sealed=seal([mine.hash, *(o.hash for o in others)], Prefix.parse(zone), signer(by), issued_at=NOW)[0]
+    )
+
+
+def test_a_record_under_a_seal_of_ones_own_is_taken_without_a_root_key() -> None:
+    assert reason_of(current(under_seal())) is None
+    assert reason_of(current(under_seal(), pinned=anchor())) is None
+
+
+def test_no_seal_but_ones_own_over_this_very_record_counts() -> None:
+    with pytest.raises(Failure) as caught:
+        current(under_seal("a thief"))()
+    assert (caught.value.error.reason, "--root" in caught.value.hint) == (Reason.SIGNER_UNKNOWN, True)
+    assert reason_of(current(under_seal(zone="88.119"))) is Reason.SEAL_WRONG_ZONE
+    whole = under_seal(f"record of {ZONE}", ZONE, record(Identifier.parse(f"{ZONE}/SN-2")))
+    assert whole.sealed is not None
+    moved = replace(whole, sealed=replace(whole.sealed, position=1))
+    assert reason_of(current(moved)) is Reason.SEAL_PATH
