@@ -54,7 +54,7 @@ FAULTS_TIMEOUT_SECONDS = 300
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "faults: does harm to three nodes of Cassandra; `make faults`, one at a time")
+    config.addinivalue_line("markers", "faults: does harm at length, or to three nodes of Cassandra; `make faults`")
     if not hasattr(config, "workerinput"):
         sharing.begin_run()
 

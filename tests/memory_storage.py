@@ -190,15 +190,19 @@ class MemoryStorage:
     def _police(self, write: Write) -> None:
         record = wire.record_from_bytes(write.record)
         body = RecordBody.parse(record.signed.payload)
-        said = Head(body.version, record.hash, body.kind, body.status, body.issued_at)
+        head = Head(body.version, record.hash, body.kind, body.status, body.issued_at)
         self._require(str(body.identifier) == write.identifier, "a record under another identifier")
         self._require(body.identifier.prefix.within(Prefix.parse(write.zone)), "an identifier outside its zone")
-        self._require(write.head == said, "a head that is not the record's")
+        self._require(write.head == head, "a head that is not the record's")
         self._require(write.head.version == write.expected + 1, "a version that does not follow the expected one")
         self._require(len(record.values) == len(body.values), "a record without all of its values")
-        receipt = Receipt.parse(wire.signed_from_bytes(write.receipt).payload)
-        about = (receipt.identifier, receipt.version, receipt.record_hash, str(receipt.zone))
-        self._require(about == (body.identifier, body.version, record.hash, write.zone), "a receipt about another one")
+        if write.sealed is not None:
+            self._require(write.receipt == b"", "a receipt for what is under a seal")
+        else:
+            receipt = Receipt.parse(wire.signed_from_bytes(write.receipt).payload)
+            about = (receipt.identifier, receipt.version, receipt.record_hash, str(receipt.zone))
+            named = (body.identifier, body.version, record.hash, write.zone)
+            self._require(about == named, "a receipt about another one")
         sizes = {32, len(write.request_hash), *(len(claim.digest) for claim in write.claims)}
         self._require(sizes == {32}, "a hash that is none")
 

@@ -19,7 +19,7 @@ from idtrace.v1 import registry_pb2
 from idtrace.v1.registry_pb2_grpc import RegistryServiceStub
 from registry.storage import Head, Outcome, Write
 from registry.storage_sqlite import SqliteStorage
-from tests.integration.test_kill import Client, Ledger, RegistryProgram, prepared
+from tests.under_fire import Client, Ledger, RegistryProgram, prepared
 from tests.watching import Subject, Watcher
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
