@@ -6,7 +6,7 @@
 #   proto  generate idtrace/v1 from proto/             released take proto/ as published: later changes must not break it
 #   lock   pin all dependencies anew                   clean    remove whatever these made
 #   engines  a real Redis and a real Cassandra (NODES=1 or 3), left running; engines-stop ends them
-#   faults   the tests that kill and pause nodes of a Cassandra of three
+#   faults   the long tests that kill, pause and starve nodes, among them a Cassandra of three (about 45 minutes)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

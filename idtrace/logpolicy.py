@@ -101,8 +101,8 @@ class LogPolicy:
     quorum: str
 
     @classmethod
-    def parse(cls, data: bytes) -> LogPolicy:
-        """Read a policy file.
+    def parse(cls, data: bytes, *, field: str = "policy") -> LogPolicy:
+        """Read a policy file, which errors call ``field``.
 
         Raises:
             InputError: POLICY_MALFORMED (the field says in which line).
@@ -111,15 +111,16 @@ class LogPolicy:
             detail = (
                 f"a policy is lines, each with its newline, at most {POLICY_BYTES_MAX} bytes, no control characters"
             )
-            raise InputError(Reason.POLICY_MALFORMED, detail, field="policy")
+            raise InputError(Reason.POLICY_MALFORMED, detail, field=field)
         draft = _Draft()
         # Octets that are no UTF-8 stay what they are, one stand-in character for each.
         for number, line in enumerate(data.decode("utf-8", "surrogateescape").split("\n"), start=1):
             stripped = line.strip(" \t")
             if stripped and not stripped.startswith("#"):
-                draft.add(_WHITE.split(stripped), f"policy.line[{number}]")
+                draft.add(_WHITE.split(stripped), f"{field}.line[{number}]")
         if draft.quorum is None:
-            raise InputError(Reason.POLICY_MALFORMED, "a policy has a quorum line", field="policy")
+            detail = "a policy has a quorum line: a name that stands above, or none"
+            raise InputError(Reason.POLICY_MALFORMED, detail, field=field)
         return cls(tuple(draft.logs), tuple(draft.witnesses), tuple(draft.groups), draft.quorum)
 
     def encode(self) -> bytes:

@@ -34,7 +34,7 @@ class Publishing:
         self.witnesses: Witnesses | None = None
         if config.policy is not None:
             try:
-                policy = LogPolicy.parse(config.policy.read_bytes())
+                policy = LogPolicy.parse(config.policy.read_bytes(), field=str(config.policy))
             except OSError as error:
                 rule = f"the policy cannot be read: {error.strerror}"
                 raise InputError(Reason.FIELD_MALFORMED, rule, field="log.policy") from None

@@ -81,7 +81,7 @@ def load_logs(path: Path) -> dict[str, tuple[NoteKey, ...]]:
         detail = f"the file cannot be read: {error.strerror}"
         raise InputError(Reason.FIELD_MALFORMED, detail, field=str(path)) from None
     found: dict[str, tuple[NoteKey, ...]] = {}
-    for known in LogPolicy.parse(data).logs:
+    for known in LogPolicy.parse(data, field=str(path)).logs:
         found[known.key.name] = (*found.get(known.key.name, ()), known.key)
     if not found:
         raise InputError(Reason.POLICY_MALFORMED, "no log is named, so there is nothing to witness", field=str(path))

@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 
 from idtrace.cli.app import app
 from registry.config import RegistryConfig
+from registry.witness_config import WitnessConfig
 from resolver.config import ResolverConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -122,8 +123,12 @@ def test_every_configuration_of_readme_is_one(tmp_path: Path) -> None:
     found = [tomllib.loads(block) for block in blocks("toml")]
     assert len(found) > 1, "README shows how to configure each kind of node"
     for table in found:
-        parse = ResolverConfig.parse if "root_endpoints" in table else RegistryConfig.parse
-        parse(table, tmp_path)
+        if "root_endpoints" in table:
+            ResolverConfig.parse(table, tmp_path)
+        elif "state" in table:
+            WitnessConfig.parse(table, tmp_path)
+        else:
+            RegistryConfig.parse(table, tmp_path)
 
 
 def test_every_file_that_readme_names_is_here() -> None:

@@ -20,7 +20,7 @@ from idtrace.auditing.fetching import TIMEOUT_SECONDS, LogReader
 from idtrace.auditing.findings import LogReport, Notice, Outcome, gravest
 from idtrace.auditing.memory import MemoryFolder
 from idtrace.auditing.witnesses import WitnessRound
-from idtrace.chain import Anchor
+from idtrace.chain import Anchor, zone_name
 from idtrace.cli.audit_files import read_saved
 from idtrace.cli.audit_metrics import AuditMetrics
 from idtrace.cli.audit_view import as_html, as_json, view
@@ -97,7 +97,7 @@ def audit(
         anchor_of(root),
         tuple(Prefix.parse(zone) for zone in zones),
         node,
-        LogPolicy.parse(read_file(policy, POLICY_BYTES_MAX)) if policy else None,
+        LogPolicy.parse(read_file(policy, POLICY_BYTES_MAX), field=str(policy)) if policy else None,
         tuple(statements or ()),
         timeout,
     )
@@ -176,9 +176,10 @@ def _once(output: Output, audits: Sequence[LogAudit], work: _Work, moment: int, 
         troubles.append(Notice(place, Grade.UNCLEAR, Reason.SIGNER_UNKNOWN, detail))
     read = {zone for report in reports for zone in report.zones}
     for zone in work.zones:
-        if str(zone) not in read and not any(notice.place == f"zone {zone}" for notice in troubles):
+        place = f"zone {zone_name(zone)}"
+        if zone_name(zone) not in read and not any(notice.place == place for notice in troubles):
             detail = "none of these logs is that of the zone"
-            troubles.append(Notice(f"zone {zone}", Grade.UNCLEAR, Reason.LOG_UNKNOWN, detail))
+            troubles.append(Notice(place, Grade.UNCLEAR, Reason.LOG_UNKNOWN, detail))
     for notice in troubles:
         reports[0].add(notice)
     return reports
@@ -207,7 +208,7 @@ def _chains(work: _Work, moment: int) -> tuple[tuple[Chained, ...], list[Notice]
 
 
 def _no_chain(zone: Prefix, error: IdtraceError) -> Notice:
-    return Notice(f"zone {zone}", Grade.UNCLEAR, error.reason, f"its keys are not known: {error.detail}")
+    return Notice(f"zone {zone_name(zone)}", Grade.UNCLEAR, error.reason, f"its keys are not known: {error.detail}")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from idtrace.cli.output import pairs
 from idtrace.delegation import Role
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Prefix
+from idtrace.note import NoteKey
 from idtrace.serving.keyfile import write_private_key, write_public_key
 from idtrace.serving.rootfile import ROOT_FILE_BYTES_MAX, load_root_keys
 from idtrace.signature import PublicKey
@@ -65,6 +66,9 @@ def new(
 def show(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Public or private key file.")],
+    log: Annotated[
+        str, typer.Option("--log", metavar="ORIGIN", help="Also show it as the key of this log, for policies (C2SP).")
+    ] = "",
     passphrase_env: PassphraseEnvOption = None,
     passphrase_prompt: PassphrasePromptOption = False,
     as_json: JsonOption = False,
@@ -72,6 +76,8 @@ def show(
     """Show the id and the public half of every key in a file; of a file that pins the root, those in force.
 
     Example: idtrace key show root.key.pub
+
+    Example: idtrace key show log.key.pub --log log.example/88.118
     """
     del as_json
     output = output_of(ctx)
@@ -79,8 +85,8 @@ def show(
         keys: tuple[PublicKey, ...] = (signer_of(file, passphrase_env, prompt=passphrase_prompt).public_key,)
     else:
         keys = load_root_keys(file).latest.keys
-    output.document({"file": str(file), "keys": [_json(key) for key in keys]})
-    output.show(*(_table(key) for key in keys))
+    output.document({"file": str(file), "keys": [_json(key, log) for key in keys]})
+    output.show(*(_table(key, log) for key in keys))
 
 
 @app.command()
@@ -128,9 +134,15 @@ app.command()(root.root_sign)
 app.command()(root.root_update)
 
 
-def _json(key: PublicKey) -> dict[str, str]:
-    return {"key_id": key.key_id, "algorithm": str(key.algorithm), "key": str(key)}
+def _json(key: PublicKey, log: str = "") -> dict[str, str]:
+    named = {"vkey": _vkey(key, log)} if log else {}
+    return {"key_id": key.key_id, "algorithm": str(key.algorithm), "key": str(key)} | named
 
 
-def _table(key: PublicKey) -> Table:
-    return pairs([("key id", key.key_id), ("key", str(key))])
+def _table(key: PublicKey, log: str = "") -> Table:
+    return pairs([("key id", key.key_id), ("key", str(key)), *([("vkey", _vkey(key, log))] if log else [])])
+
+
+def _vkey(key: PublicKey, log: str) -> str:
+    """The key under a log's name, as a policy's ``log`` line has it (C2SP signed-note)."""
+    return str(NoteKey.of(log, key.raw, field="--log"))

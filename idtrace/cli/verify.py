@@ -76,7 +76,7 @@ def verify(
     del as_json
     output = output_of(ctx)
     roots = roots_of(root, root_update)
-    rule = LogPolicy.parse(read_file(policy, POLICY_BYTES_MAX)) if policy else None
+    rule = LogPolicy.parse(read_file(policy, POLICY_BYTES_MAX), field=str(policy)) if policy else None
     moment = _time(at) if at else now()
     proof = read_bundle(bundle)
     anchor = roots.in_force_at(moment).anchor
