@@ -28,6 +28,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from idtrace import merkle
@@ -46,6 +47,8 @@ from idtrace.statements import Command, Currency, Denial, DenialReason
 # What a report can hold and a person can read, of each grade: a thousand unclear ones must not crowd out a lie.
 # Counting goes on beyond.
 FINDINGS_MAX: Final = 1_000
+# A log speaks of few zones, entry after entry.
+_lineage = lru_cache(maxsize=1_024)(Prefix.lineage)
 
 
 class Grade(StrEnum):
@@ -309,14 +312,21 @@ class Replay:
         # 4. one version after the other
         known = self._zones.get(body.child)
         whole = known.whole if known is not None else ZoneWord.is_whole(entry.kind, body)
-        floors = {**(known.floors if known else {}), **dict.fromkeys(_signers(entry), body.version)}
+        floors = known.floors if known is not None else {}
+        before = max(floors.get(signer, (0, "")) for signer in _signers(entry))
         word = ZoneWord(body, signed_hash(Kind.DELEGATION, entry.payload), floors, doubt, whole)
         if known is None or body.version > known.delegation.version:
             self._zones[body.child] = word
-        return self._check_succession(word, known, entry) or doubt
+            floors.update(dict.fromkeys(_signers(entry), (body.version, word.content.hex())))
+        return self._check_succession(word, known, entry, before) or doubt
 
-    def _check_succession(self, word: ZoneWord, known: ZoneWord | None, entry: Entry) -> Doubt | None:
-        """A parent's log has every version of its child zones; a node may have missed some of its own zone."""
+    def _check_succession(
+        self, word: ZoneWord, known: ZoneWord | None, entry: Entry, before: tuple[int, str]
+    ) -> Doubt | None:
+        """A parent's log has every version of its child zones; a node may have missed some of its own zone.
+
+        ``before`` is the highest version, and its hash, that any of the word's signers had signed.
+        """
         body, in_parents = word.delegation, entry.kind is EntryKind.DELEGATION
         name, version = zone_name(body.child), body.version
         if known is None:
@@ -328,27 +338,33 @@ class Replay:
                 known.doubt = None
             return None  # the same word, in its parent's and in its own zone's name
         if version <= last:
-            before = max(known.floors.get(signer, 0) for signer in _signers(entry))
-            return self._went_back(word, before, f"zone {name}: version {version} after {last}")
+            return self._went_back(word, entry, before, f"zone {name}: version {version} after {last}")
+        if in_parents and (again := word.resurrected(known)):
+            raise VerificationError(Reason.SIGNER_UNKNOWN, f"zone {name}: key {again} had ended, and came back")
         if in_parents and version != last + 1:
             raise VerificationError(Reason.VERSION_GAP, f"zone {name}: version {version} follows version {last}")
         if version == last + 1 and body.previous != known.content:
             detail = f"zone {name}: version {version} does not name the one before"
+            if word.doubt is None and before[0] < last and body.parent not in self._zones:
+                return Doubt(Reason.PREVIOUS_HASH_MISMATCH, detail)  # the one before may have been a thief's
             raise VerificationError(Reason.PREVIOUS_HASH_MISMATCH, detail)
         return None
 
-    def _went_back(self, word: ZoneWord, before: int, detail: str) -> Doubt:
+    def _went_back(self, word: ZoneWord, entry: Entry, before: tuple[int, str], detail: str) -> Doubt:
         """A version that is no higher than the last: a rollback, or the end of a thief.
 
         With a parent's stolen key a thief can sign version 2**53 - 1. Once the parent has dropped the key, a node takes
         what the parent signs with its others, however low the version. Of a parent outside this log nobody here knows
         when it dropped which key, so this may be what has happened, unless one and the same key goes back:
-        ``before`` is the highest version that any of its signers has signed.
+        ``before`` is the highest version, and its hash, that any of its signers has signed: that very word may come
+        back, once a thief's has fallen away.
         """
         outside = word.delegation.parent not in self._zones
-        if not outside or word.delegation.version <= before:
+        said = (word.delegation.version, word.content.hex())
+        if not outside or said[0] < before[0] or (said[0] == before[0] and said != before):
             raise VerificationError(Reason.DELEGATION_ROLLED_BACK, detail)
         doubt = Doubt(Reason.DELEGATION_ROLLED_BACK, f"{detail}, signed by other keys of a parent outside this log")
+        word.floors.update(dict.fromkeys(_signers(entry), said))
         self._zones[word.delegation.child] = replace(word, doubt=doubt)
         return doubt
 
@@ -357,8 +373,10 @@ class Replay:
         known = self._zones.get(zone)
         if known is None:
             return None
-        if known.delegation.state is State.REVOKED:
-            raise VerificationError(Reason.DELEGATION_REVOKED, f"zone {zone_name(zone)} had been taken back")
+        for name in _lineage(zone):  # what lies below a zone that was taken back takes no records either
+            above = self._zones.get(name)
+            if above is not None and above.delegation.state is State.REVOKED:
+                raise VerificationError(Reason.DELEGATION_REVOKED, f"zone {zone_name(name)} had been taken back")
         return known.record_keys(self.size)
 
     def _verify_owned(self, entry: Entry) -> Doubt | None:

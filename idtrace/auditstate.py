@@ -43,7 +43,7 @@ class ZoneWord:
 
     delegation: Delegation
     content: bytes
-    floors: Mapping[str, int]
+    floors: dict[str, tuple[int, str]]
     doubt: Doubt | None
     whole: bool
     _record_keys: Mapping[str, PublicKey] = field(default_factory=dict)
@@ -59,6 +59,15 @@ class ZoneWord:
         store that has records, and then the log begins with the keys that its zones have by then.
         """
         return delegation.version == 1 and (kind is EntryKind.DELEGATION or bool(delegation.log))
+
+    def resurrected(self, before: ZoneWord) -> str:
+        """Id of a key that had ended by the word before and counts here for longer; "" where there is none."""
+        ends = {one.key.key_id: one.until for one in before.delegation.keys if one.until is not None}
+        for one in self.delegation.keys:
+            end = ends.get(one.key.key_id)
+            if end is not None and (one.until is None or one.until > end):
+                return one.key.key_id
+        return ""
 
     def record_keys(self, index: int) -> Mapping[str, PublicKey]:
         """Keys that may sign records at an index; the very same object as long as they are the same."""

@@ -22,6 +22,7 @@ from typing import Final
 from idtrace.audit import Finding, Grade, Replay
 from idtrace.auditing.evidence import (
     CHAINS_MAX,
+    EARLY_SECONDS,
     Chained,
     Contradiction,
     Evidence,
@@ -418,7 +419,14 @@ class LogAudit:
             return None
         known = size_at(self.reader, view.tree, said.log_size or 0, said.issued_at)
         # What was known long before shows in an entry, where there is one; what the named size shows may not.
-        return self._replay.against(replace(said, log_size=known)) or self._replay.against(said)
+        finding = self._replay.against(replace(said, log_size=known)) or self._replay.against(said)
+        if finding is None:
+            return None
+        entry, _ = proven_entry(self.reader, view.tree, finding.index)
+        if Entry.from_bytes(entry).committed_at <= said.issued_at + EARLY_SECONDS:
+            return finding
+        later = f"{finding.detail}; but that entry came after the statement, which may be about a log before this one"
+        return replace(finding, grade=Grade.UNCLEAR, reason=Reason.CHECKPOINT_STALE, detail=later)
 
     def _shows(self, saved: Saved, statement: Signed, view: _View, index: int) -> Evidence | None:
         """Evidence that an entry contradicts a statement; None where no single entry does."""

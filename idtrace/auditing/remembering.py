@@ -62,6 +62,7 @@ class Remembering:
         self._folder = folder
         self._anchor = anchor
         self._sources = sources
+        self._silent: set[int] = set()  # places of sources that have not answered: none is waited for twice
 
     def hold(self, bundle: Bundle, as_of: int) -> Held | None:
         """Hold a bundle that was verified as of a time (s) against what is kept; None: it bears no checkpoint.
@@ -110,13 +111,18 @@ class Remembering:
         Raises:
             BusyError, VerificationError: none of them shows it.
         """
-        error: BusyError | VerificationError | None = None
-        for source in self._sources or (_NoTiles(),):
+        error: BusyError | VerificationError = BusyError(Reason.NO_ANSWER, "no address of the log answers")
+        for place, source in enumerate(self._sources or (_NoTiles(),)):
+            if place in self._silent:
+                continue
             try:
                 return fork_between(one, seen, source)
-            except (BusyError, VerificationError) as failed:
+            except BusyError as failed:
                 error = failed
-        assert error is not None, "there was a source at least"
+                if self._sources:
+                    self._silent.add(place)
+            except VerificationError as failed:
+                error = failed
         raise error
 
     def _chains(self, fork: Fork, chained: Chained, memory: Memory) -> tuple[Chained, ...]:

@@ -76,9 +76,10 @@ def _pinned(anchor: Anchor) -> list[object]:
     return [anchor.threshold, *sorted(anchor.keys)]
 
 
-def _zone(payload: str, content: str, floors: dict[str, int], whole: bool) -> tuple[Prefix, ZoneWord]:  # noqa: FBT001 - read from a file
+def _zone(payload: str, content: str, floors: dict[str, list[Any]], whole: bool) -> tuple[Prefix, ZoneWord]:  # noqa: FBT001 - read from a file
     delegation = Delegation.parse(payload.encode())
-    return delegation.child, ZoneWord(delegation, bytes.fromhex(content), floors, None, whole)
+    said = {signer: (version, word) for signer, (version, word) in floors.items()}
+    return delegation.child, ZoneWord(delegation, bytes.fromhex(content), said, None, whole)
 
 
 def _life(zone: str, kind: str, entries: list[tuple[int, int, str]]) -> Life:

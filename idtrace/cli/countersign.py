@@ -91,7 +91,10 @@ def signers_of(draft: Draft, pins: Pins, now: int) -> Signers:
     if parent is None:
         raise _bad("the chain does not lead to the parent; make it with --node, or with a --current that has it")
     if anchor is not None:
-        believed(draft.chain, body.child, (), pins, now)
+        if pins.former and Delegation.parse(draft.chain[-1].payload).child == body.child:
+            believed(draft.chain, body.child, (), pins, now)
+        else:
+            trusted_chain(draft.chain, anchor, now)
     return Signers(parent.keys_for(Role.ZONE), parent.zone_threshold)
 
 
@@ -106,7 +109,9 @@ def believed(
     Raises:
         VerificationError: it is not genuine; SIGNER_UNKNOWN where another key signed it and no root key is pinned.
     """
-    if not pins.former or not chain or Delegation.parse(chain[-1].payload).child != child:
+    gone = {key.key_id for key in pins.former}
+    signed_by = {one.key_id for one in chain[-1].signatures} if chain else set()
+    if not signed_by & gone or Delegation.parse(chain[-1].payload).child != child:
         return current_delegation(chain, child, own, pins.anchor, now)
     *above, last = chain
     keys: Iterable[PublicKey] = own

@@ -41,7 +41,7 @@ NOT_WITNESSED: Final = "warning: durable, and not witnessed: the node has no quo
 _LEVELS_TOLD: Final = {
     "durable": "durable; the node keeps no log",
     "sequenced": "durable and in the log; no witnesses' quorum yet",
-    "witnessed": "durable, in the log, and cosigned by the witnesses",
+    "witnessed": "durable; the node says: in the log, and cosigned by its witnesses",
 }
 _VERDICT_STYLES: Final = {
     Verdict.FOUND: ("✓", "bold green"),

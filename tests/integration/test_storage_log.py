@@ -142,7 +142,7 @@ async def test_records_under_a_seal_stand_behind_it_and_those_that_lose_are_name
     for n, one in enumerate(records):
         assert one.sealed is not None
         key = "key-lost" if n == 2 else f"key-sealed-{n}"
-        writes.append(replace(logged_write(one, key), sealed=SealedIn(one.sealed, hashes)))
+        writes.append(replace(logged_write(one, key), receipt=b"", sealed=SealedIn(one.sealed, hashes)))
     await store.commit([logged_write(OTHER, "key-lost")], STAMP)
     outcomes = await store.commit(writes, STAMP)
     assert outcomes == [Outcome.COMMITTED, Outcome.COMMITTED, Outcome.KEY_USED, Outcome.COMMITTED]

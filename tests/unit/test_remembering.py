@@ -18,6 +18,7 @@ from idtrace.delegation import Role, ZoneKey
 from idtrace.errors import BusyError, IdtraceError, InputError, Reason
 from idtrace.logproof import LogProof
 from idtrace.note import Note
+from idtrace.tiles import Tile
 from tests.audited_log import FIRST, SIZE, ServedLog, audited, found, holds
 from tests.core_fixtures import ITEM, NOW, ZONE, anchor, delegate, public
 from tests.log_fixtures import witness_signer
@@ -205,3 +206,19 @@ def test_a_fork_seen_over_a_real_reader_that_fails_is_not_hidden_by_the_failure(
     held = Remembering(MemoryFolder(tmp_path), anchor(), [reader]).hold(answer(other), NOW)
     assert held is not None
     assert proof_in(held)
+
+
+def test_an_address_that_does_not_answer_is_waited_for_once(tmp_path: Path) -> None:
+    log = ServedLog()
+    for size in range(SIZE - 9, SIZE):
+        hold(client(tmp_path), answer(log, size))
+    asked: list[Tile] = []
+
+    class Silent:
+        def tile(self, tile: Tile) -> bytes:
+            asked.append(tile)
+            raise BusyError(Reason.NO_ANSWER, "it took too long", field=tile.path)
+
+    held = Remembering(MemoryFolder(tmp_path), anchor(), [Silent()]).hold(answer(log), NOW)
+    assert held is not None
+    assert (len(asked), held.compared, held.evidence) == (1, 0, None)

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from idtrace.auditing.auditor import Saved
-from idtrace.auditing.evidence import STALE_SECONDS, Contradiction, Evidence
+from idtrace.auditing.evidence import EARLY_SECONDS, STALE_SECONDS, Contradiction, Evidence, contradicted
 from idtrace.auditing.findings import LogReport, Outcome
 from idtrace.entry import Entry
-from idtrace.errors import Reason
+from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import Identifier
 from idtrace.record import Status
 from idtrace.signature import Kind, sign
-from idtrace.statements import Denial, DenialReason
+from idtrace.statements import Currency, Denial, DenialReason
 from tests.audited_log import (
     FIRST,
     NEXT,
@@ -31,7 +31,7 @@ from tests.audited_log import (
     written,
 )
 from tests.core_fixtures import ITEM, NOW, ZONE, record, signer
-from tests.logged_fixtures import CURRENT, HERE, currency_of
+from tests.logged_fixtures import CURRENT, HERE, currency_of, entry_of
 
 R = Reason
 # The first second in which a statement has to know of the recall, whose entry was committed at NOW.
@@ -137,3 +137,14 @@ def test_of_a_log_that_is_no_longer_than_the_statement_says_nothing_is_looked_up
     other = Identifier.parse(f"{ZONE}/never")
     said = Denial(other, HERE, DenialReason.IDENTIFIER_ABSENT, LATE, LATE + 60, log_size=2)
     assert found(held(Saved("saved", sign(Kind.DENIAL, said.payload(), signer(CURRENT))))) == []
+
+
+def test_what_a_later_log_of_the_zone_holds_does_not_speak_against_a_statement() -> None:
+    """A statement names no log, and a zone may move to another one, in which small places hold later entries."""
+    first = record(ITEM)
+    later = entry_of(record(ITEM, version=2, previous=first.hash), committed_at=NOW + EARLY_SECONDS + 1)
+    said = Currency.parse(currency_of(first, log_size=1_000).payload)
+    with pytest.raises(VerificationError) as caught:
+        contradicted(said, later.to_bytes(), 3)
+    assert caught.value.reason is Reason.PROOF_INVALID
+    assert contradicted(replace(said, issued_at=NOW + 1), later.to_bytes(), 3)
