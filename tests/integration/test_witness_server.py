@@ -358,7 +358,7 @@ def test_a_configuration_that_cannot_work_is_refused_with_its_field(
     assert "role" in said('role = "resolver"\n' + whole)
     assert "in_flight_max" in said(whole + "in_flight_max = 0\n")
     assert "nothing to witness" in said(logs="quorum none\n")
-    assert "policy" in said(logs="log x\n")
+    assert "line[1]" in said(logs="log x\n")
     assert "cannot be read" in said(whole.replace('logs = "logs"', 'logs = "none"'))
     assert "chmod" in said(mode=0o644)
     assert "each key stands once" in said(whole.replace('"witness.key"', '"witness.key", "witness.key"'))
