@@ -27,7 +27,7 @@ from idtrace.errors import InputError, Reason, RefusedError
 from idtrace.identifier import Identifier
 from idtrace.record import Record, RecordBody, RecordKind, Status
 from idtrace.template import CLASS_DEPTH_MAX, TEMPLATE_TYPE, Template
-from registry.storage import Claim, Earlier, Head, SealedIn
+from registry.storage import Claim, Earlier, Head, Mention, SealedIn
 
 # A resumed bulk load may bring last week's records; older ones would only be back-dated.
 AGE_SECONDS_MAX: Final = 7 * 86_400
@@ -58,6 +58,7 @@ class Proposal:
     record: Record
     body: RecordBody
     sealed: SealedIn | None = None
+    mentions: tuple[Mention, ...] = ()  # what the event says something of, where the record is an event's
 
 
 @dataclass(frozen=True, slots=True)

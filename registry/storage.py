@@ -60,6 +60,24 @@ class Claim:
     digest: bytes
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Mention:
+    """An event says something of a thing, a place or a device: a *pointer*, where the thing's own registry keeps it.
+
+    Attributes:
+        subject: key of what it is about (canonical identifier, or the URI where it is none).
+        time_ms: event time, UTC.
+        event: identifier of the event's record, ``PARTY/event/HEX``: who asks for it is led to the party's node.
+        role: what the subject is in the event: ``epc``, ``parent``, ``child``, ``input``, ``output``, ``read_point``,
+            ``biz_location``, ``device``, ``source``, ``destination``, ``transaction``, ``class``.
+    """
+
+    subject: str
+    time_ms: int
+    event: str
+    role: str
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """One record version to commit. ``expected`` is the version that has to be the head (0: none)."""
@@ -75,6 +93,7 @@ class Write:
     claims: tuple[Claim, ...] = ()
     entry: Entry | None = None
     sealed: SealedIn | None = None
+    mentions: tuple[Mention, ...] = ()  # of an event's record
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,10 @@ def pure_files(pyproject: str) -> list[str]:
         name for contract in contracts if contract["id"] in PURE_CONTRACTS for name in contract["source_modules"]
     ]
     assert modules, "the contracts of the pure modules have gone"
-    return [name.replace(".", "/") + ".py" for name in sorted(modules)]
+    root, paths = Path(__file__).parents[1], [Path(*name.split(".")) for name in sorted(modules)]
+    inside = [file.relative_to(root) for path in paths for file in sorted((root / path).glob("**/*.py"))]
+    alone = [path.with_suffix(".py") for path in paths if not (root / path).is_dir()]
+    return [str(path) for path in sorted([*inside, *alone]) if path.name != "__init__.py"]
 
 
 def shortfalls(report: dict[str, Any], pure: list[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""The verdict of a scan: facts in, findings out, USE, HOLD or DO NOT USE. Pure."""
