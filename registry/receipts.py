@@ -5,6 +5,8 @@
 record. Whoever asks for it waits until there is one, within three bounds: the call's deadline less what it takes to
 answer, the node's own bound (``witness_wait_seconds``), and how many may wait at once. Where a bound is reached the
 receipt is a sequenced one, in time and durable as ever; a repetition with the same key finds what has come since.
+While the zone's delegation does not name this node's log, a proof convinces only who knows the log's key otherwise, and
+the receipt has no level.
 """
 
 from __future__ import annotations
@@ -70,9 +72,10 @@ class Receipts:
         standing = self._standing
         if standing is None:
             return messages
-        indexes = []
+        indexes, named = [], []
         for message in messages:
             said = Receipt.parse(message.signed.payload)
+            named.append(standing.is_log_of(said.zone))
             indexes.append(await standing.index_of(said.identifier, said.version))
         logged = [index for index in indexes if index is not None]
         if wait_for == WITNESSED and logged:
@@ -82,7 +85,8 @@ class Receipts:
                 seen = self.witnessed(index) if wait_for == WITNESSED else None
                 size, note = seen or await standing.commit_of(index)
                 message.proof.CopyFrom(wire.proof_to_pb(await standing.proof_under(index, size, note)))
-                message.level = WITNESSED if seen else SEQUENCED
+                if named[position]:
+                    message.level = WITNESSED if seen else SEQUENCED
             if position % PROVEN_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return messages

@@ -155,8 +155,10 @@ class Sealing:
         """Positions are those of the commit, in which the records stand one after the other."""
         committed = [position for position, result in enumerate(results) if not isinstance(result, IdtraceError)]
         first, checkpoint = await self._logged([request.items[position].payload for position in committed])
-        level = SEQUENCED if checkpoint else pb.RECEIPT_LEVEL_UNSPECIFIED
-        if checkpoint and request.wait_for == WITNESSED:
+        zone = Seal.parse(request.seal.payload).zone
+        named = bool(checkpoint) and self._standing is not None and self._standing.is_log_of(zone)
+        level = SEQUENCED if named else pb.RECEIPT_LEVEL_UNSPECIFIED
+        if named and request.wait_for == WITNESSED:
             last = first + len(committed) - 2  # positions begin with 1
             await self._receipts.wait(last, due)
             if seen := self._receipts.witnessed(last):

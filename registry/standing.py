@@ -108,13 +108,20 @@ class Standing:
 
     async def proof(self, zone: Prefix, stored: Stored) -> LogProof | None:
         """Proof that a stored version is in the log, for those who know the zone's delegation; None: there is none."""
-        if stored.index is None or not self._is_log_of(self._delegation(zone)):
+        if stored.index is None or not self.is_log_of(zone):
             return None
         kept = await self._witnessed_over(stored.index)
         if kept is not None:
             return await self.proof_under(stored.index, *kept)
         head = await self._current_head(over=stored.index)
         return await self.proof_under(stored.index, head.size, head.note)
+
+    def is_log_of(self, zone: Prefix) -> bool:
+        """Whether the zone's delegation names this log: a proof that it gives for another verifies nowhere."""
+        try:
+            return self._is_log_of(self._delegation(zone))
+        except RefusedError:  # a zone that this node has lost
+            return False
 
     async def index_of(self, identifier: Identifier, version: int) -> int | None:
         """Where a version stands in the log; None where it does not."""

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ FORMAT: Final = "idtrace-audit/v1"
 CHAINS_MAX: Final = 64
 # The first one that was seen, and of a log that commits each second the last minute's.
 OTHERS_MAX: Final = 64
+# 64 chains of 9 delegations take 1 MB as they are in use, and 40 MB where each has as many keys as it may.
 MEMORY_BYTES_MAX: Final = 8_388_608
 _HELD_PAUSE_SECONDS: Final = 0.05
 
@@ -145,8 +146,10 @@ class MemoryFolder:
         return Memory.parse(data, origin, str(path))
 
     def save(self, memory: Memory) -> None:
-        """Replace a log's file, durably."""
-        replace_durably(self._path(memory.origin), memory.encode())
+        """Replace a log's file, durably. One that would be too large to be read again loses its oldest chains first."""
+        while len(data := memory.encode()) > MEMORY_BYTES_MAX and len(memory.chains) > 1:
+            memory = replace(memory, chains=memory.chains[1:])
+        replace_durably(self._path(memory.origin), data)
 
     def save_snapshot(self, origin: str, data: bytes) -> str:
         """Replace a log's file with the state of its replay, durably; its SHA-256 (hex) for the memory to name."""

@@ -30,7 +30,9 @@ class _ReceiptLevel:
 class _ReceiptLevelEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReceiptLevel.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RECEIPT_LEVEL_UNSPECIFIED: _ReceiptLevel.ValueType  # 0
-    """In a request: the node's default, sequenced. In an answer: the node keeps no log, and the receipt is its word alone."""
+    """In a request: the node's default, sequenced. In an answer: the node keeps no log, or none that the zone's
+    delegation names, and the receipt is its word alone.
+    """
     RECEIPT_LEVEL_SEQUENCED: _ReceiptLevel.ValueType  # 1
     """The record is in the zone's log: the proof is under a checkpoint that the log has signed."""
     RECEIPT_LEVEL_WITNESSED: _ReceiptLevel.ValueType  # 2
@@ -42,7 +44,9 @@ class ReceiptLevel(_ReceiptLevel, metaclass=_ReceiptLevelEnumTypeWrapper):
     """How much stands behind a receipt. Every level is durable; a higher one is harder to take back unseen."""
 
 RECEIPT_LEVEL_UNSPECIFIED: ReceiptLevel.ValueType  # 0
-"""In a request: the node's default, sequenced. In an answer: the node keeps no log, and the receipt is its word alone."""
+"""In a request: the node's default, sequenced. In an answer: the node keeps no log, or none that the zone's
+delegation names, and the receipt is its word alone.
+"""
 RECEIPT_LEVEL_SEQUENCED: ReceiptLevel.ValueType  # 1
 """The record is in the zone's log: the proof is under a checkpoint that the log has signed."""
 RECEIPT_LEVEL_WITNESSED: ReceiptLevel.ValueType  # 2

@@ -222,3 +222,18 @@ def test_an_address_that_does_not_answer_is_waited_for_once(tmp_path: Path) -> N
     held = Remembering(MemoryFolder(tmp_path), anchor(), [Silent()]).hold(answer(log), NOW)
     assert held is not None
     assert (len(asked), held.compared, held.evidence) == (1, 0, None)
+
+
+def test_a_file_that_could_not_be_read_again_loses_its_oldest_chains_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold(client(tmp_path), answer(ServedLog()))
+    folder = MemoryFolder(tmp_path)
+    memory = folder.load(LOG)
+    later = tuple(replace(memory.chains[0], as_of=NOW + n) for n in range(1, 9))
+    monkeypatch.setattr("idtrace.auditing.memory.MEMORY_BYTES_MAX", len(memory.encode()) * 3)
+    folder.save(replace(memory, chains=later))
+    read = folder.load(LOG)
+    assert 1 < len(read.chains) < len(later)
+    assert read.chains == later[-len(read.chains) :]
+    assert read.others == memory.others
