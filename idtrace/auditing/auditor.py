@@ -165,11 +165,17 @@ class LogAudit:
         if self._memory.origin != origin:
             detail = f"the address served the log {self._memory.origin} before, and now {origin}"
             raise VerificationError(Reason.LOG_UNKNOWN, detail, field="checkpoint")
-        try:
-            return [one.trusted(self.asked.anchor) for one in self._memory.chains]
-        except VerificationError as error:
-            detail = f"what is remembered of {origin} does not belong to this root key: {error.detail}"
-            raise InputError(error.reason, detail, field="--state") from error
+        vouched: list[TrustedChain] = []
+        failed: VerificationError | None = None
+        for one in self._memory.chains:  # those from before a root key was given up do not verify any more
+            try:
+                vouched.append(one.trusted(self.asked.anchor))
+            except VerificationError as error:
+                failed = error
+        if failed is not None and not vouched:
+            detail = f"what is remembered of {origin} does not belong to this root key: {failed.detail}"
+            raise InputError(failed.reason, detail, field="--state") from failed
+        return vouched
 
     def _is_signed(self, report: LogReport, seen: Sighting, chains: Sequence[TrustedChain]) -> bool:
         try:

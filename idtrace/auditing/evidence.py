@@ -109,13 +109,13 @@ class Evidence:
 
     @property
     def name(self) -> str:
-        """A file name that the same lie always gets."""
+        """A file name that the same lie always gets; an origin has no underscore."""
         shown = self.shown
         if isinstance(shown, Fork):
             parts = sorted(Note.parse(note).text.encode() for note in shown.notes)
-            return f"evidence-fork-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.json"
+            return f"evidence_fork-{hashlib.sha256(b''.join(parts)).hexdigest()[:16]}.json"
         digest = hashlib.sha256(shown.statement.payload + shown.entry).hexdigest()[:16]
-        return f"evidence-statement-{digest}.json"
+        return f"evidence_statement-{digest}.json"
 
     def encode(self) -> bytes:
         """The file, as :meth:`parse` reads it."""

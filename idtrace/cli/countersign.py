@@ -17,9 +17,8 @@ from typing import Final
 from rich.console import RenderableType
 
 from idtrace.bundle import signed_from_fields, signed_to_json
-from idtrace.canonical import Fields
 from idtrace.chain import LINKS_MAX, zone_name
-from idtrace.cli.files import STATEMENTS_MAX, read_file, replace_file
+from idtrace.cli.files import STATEMENTS_MAX, read_form, replace_file
 from idtrace.cli.show import utc
 from idtrace.cli.signing_options import Pins
 from idtrace.cli.trust import current_delegation, trusted_chain
@@ -211,15 +210,8 @@ def read_draft(path: Path) -> Draft:
     Raises:
         InputError: FIELD_MALFORMED or a field's own reason; the field begins with the file.
     """
-    try:
-        body = json.loads(read_file(path))
-    except (ValueError, RecursionError):
-        raise InputError(Reason.FIELD_MALFORMED, "this is not a JSON file", field=str(path)) from None
-    if not isinstance(body, dict) or body.get("format") != DRAFT_FORMAT:
-        detail = "this is not a draft of a delegation; make one with: idtrace delegate … --draft FILE"
-        raise InputError(Reason.FIELD_MALFORMED, detail, field=str(path))
-    fields = Fields(body, str(path))
-    fields.text("format", most=64)
+    otherwise = "this is not a draft of a delegation; make one with: idtrace delegate … --draft FILE"
+    fields = read_form(path, DRAFT_FORMAT, otherwise)
     signed = signed_from_fields(fields.object("delegation"))
     enrolments = tuple(signed_from_fields(item) for item in fields.objects("enrolments", most=STATEMENTS_MAX))
     chain = tuple(signed_from_fields(item) for item in fields.objects("chain", most=LINKS_MAX))

@@ -37,16 +37,7 @@ def read_signed(path: Path, kind: Kind) -> tuple[Signed, ...]:
     Raises:
         InputError: FIELD_MALFORMED or a field's own reason; the field begins with the file.
     """
-    text = read_file(path)
-    try:
-        body = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError(Reason.FIELD_MALFORMED, "this is not a JSON file", field=str(path)) from None
-    if not isinstance(body, dict):
-        raise InputError(Reason.FIELD_MALFORMED, "this is not a file of signed statements", field=str(path))
-    fields = Fields(body, str(path))
-    if fields.text("format", most=64) != SIGNED_FORMAT:
-        raise InputError(Reason.FIELD_MALFORMED, f"the format is not {SIGNED_FORMAT}", field=f"{path}.format")
+    fields = read_form(path, SIGNED_FORMAT, f"this is not a file of signed statements ({SIGNED_FORMAT})")
     items = fields.objects("statements", least=1, most=STATEMENTS_MAX)
     fields.end()
     statements = tuple(signed_from_fields(item) for item in items)
@@ -55,6 +46,23 @@ def read_signed(path: Path, kind: Kind) -> tuple[Signed, ...]:
             rule = f"expected {kind.payload_type}, found {signed.payload_type}"
             raise InputError(Reason.PAYLOAD_TYPE_UNKNOWN, rule, field=f"{path}.statements[{position}]")
     return statements
+
+
+def read_form(path: Path, name: str, otherwise: str) -> Fields:
+    """Fields of a JSON file whose ``format`` is this name; ``otherwise`` says what it is not, and how to make one.
+
+    Raises:
+        InputError: FIELD_MALFORMED; the field is the file.
+    """
+    try:
+        body = json.loads(read_file(path))
+    except (ValueError, RecursionError):
+        raise InputError(Reason.FIELD_MALFORMED, "this is not a JSON file", field=str(path)) from None
+    if not isinstance(body, dict) or body.get("format") != name:
+        raise InputError(Reason.FIELD_MALFORMED, otherwise, field=str(path))
+    fields = Fields(body, str(path))
+    fields.text("format", most=64)
+    return fields
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -10,8 +10,7 @@ import typer
 from rich.console import RenderableType
 
 from idtrace.bundle import signed_from_fields, signed_to_json
-from idtrace.canonical import Fields
-from idtrace.cli.files import read_file, replace_file, write_signed
+from idtrace.cli.files import read_form, replace_file, write_signed
 from idtrace.cli.options import (
     JsonOption,
     PassphraseEnvOption,
@@ -155,15 +154,8 @@ def _write_draft(path: Path, signed: Signed) -> None:
 
 
 def _read_draft(path: Path) -> Signed:
-    try:
-        body = json.loads(read_file(path))
-    except (ValueError, RecursionError):
-        raise InputError(Reason.FIELD_MALFORMED, "this is not a JSON file", field=str(path)) from None
-    if not isinstance(body, dict) or body.get("format") != _DRAFT_FORMAT:
-        detail = "this is not a draft that lacks signatures; make one with: idtrace key root-next"
-        raise InputError(Reason.FIELD_MALFORMED, detail, field=str(path))
-    fields = Fields(body, str(path))
-    fields.text("format", most=64)
+    otherwise = "this is not a draft that lacks signatures; make one with: idtrace key root-next"
+    fields = read_form(path, _DRAFT_FORMAT, otherwise)
     signed = signed_from_fields(fields.object("draft"))
     fields.end()
     return signed

@@ -95,7 +95,7 @@ def test_a_fork_ends_with_1_and_leaves_evidence_that_a_third_party_checks_alone(
     with on_loopback(log.forked(500, 200)) as url:
         ran = idtrace(*given, url)
     assert ran.code == 1, ran.said
-    (evidence,) = seen.glob("evidence-fork-*.json")
+    (evidence,) = seen.glob("evidence_fork-*.json")
     assert evidence.name in ran.out.replace("\n", "")
     checked = idtrace("audit", "--evidence", evidence, "--root", root, "--json")
     assert (checked.code, checked.json["misbehaviour"]) == (1, True)

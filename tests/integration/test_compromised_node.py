@@ -185,7 +185,7 @@ def test_a_history_of_the_thiefs_own_convicts_him_before_whoever_remembers(here:
     finally:
         here.proxy.rewrite = lambda answer: answer
     assert (ran.code, ran.json["reason"]) == (ExitCode.BOGUS, R.LOG_INCONSISTENT), ran.said
-    (evidence,) = memory.glob("evidence-fork-*.json")
+    (evidence,) = memory.glob("evidence_fork-*.json")
     assert here.proves(evidence)
     assert here.resolve(case.name, "--remember", memory).code == ExitCode.OK, "the honest log is not accused"
 
