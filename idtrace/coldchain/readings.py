@@ -24,9 +24,10 @@ class Reading:
         device: URI or text that names the probe; "" where the report names none.
         evidence: identifier of the event's record that it stands in.
         subject: what it was reported of (a truck, a room, a box), canonical identifier or URI.
-        reported_ms: when the event that holds it happened.
+        reported_ms: when the event that holds it happened, 0 where that is not known.
         calibrated_until_ms: end of the probe's calibration, if the report says so.
-        battery_low, error: the report's own ERROR_CONDITION.
+        error: the report's own ERROR_CONDITION, or a value that no probe can have measured.
+        alarm: the report's own ALARM_CONDITION.
     """
 
     time_ms: int
@@ -37,6 +38,7 @@ class Reading:
     reported_ms: int = 0
     calibrated_until_ms: int | None = None
     error: bool = False
+    alarm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
