@@ -18,7 +18,16 @@ from typing import Final
 
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Identifier, Prefix
-from idtrace.record import VALUE_BYTES_MAX, Value
+from idtrace.record import (
+    TTL_SECONDS_MAX,
+    VALUE_BYTES_MAX,
+    Permission,
+    RecordBody,
+    RecordKind,
+    Status,
+    Value,
+    build_values,
+)
 
 EVENT_TYPE: Final = "epcis.event"
 EVENT_PATH: Final = "event/"
@@ -71,3 +80,28 @@ def salt(event: bytes, index: int) -> bytes:
 def join(values: Iterable[Value]) -> bytes:
     """The bytes of an event out of the values of its record, in their order."""
     return b"".join(value.data for value in values)
+
+
+def event_body(party: Prefix, event: bytes, *, issued_at: int) -> tuple[RecordBody, tuple[Value, ...]]:
+    """The body and the values of the record that keeps an event; the party's record key signs the body.
+
+    Caches may keep it as long as anything: it never changes. ``issued_at`` is in s.
+
+    Raises:
+        InputError: FIELD_TOO_LARGE.
+    """
+    pieces = split(event)
+    entries = [(EVENT_TYPE, piece, Permission.PUBLIC) for piece in pieces]
+    digests, values = build_values(entries, (salt(event, index) for index in range(1, len(pieces) + 1)))
+    body = RecordBody(
+        identifier=event_identifier(party, event),
+        version=1,
+        previous=b"",
+        kind=RecordKind.ITEM,
+        status=Status.ACTIVE,
+        issued_at=issued_at,
+        ttl_seconds=TTL_SECONDS_MAX,
+        class_id=None,
+        values=digests,
+    )
+    return body, values
