@@ -93,9 +93,23 @@ class Step:
     depth: int
 
 
+class Clash(StrEnum):
+    """In what events contradict each other, or what should be there and is not: :attr:`Contradiction.kind`."""
+
+    TWO_PARENTS = "two_parents"  # packed into one while inside another
+    NOT_INSIDE = "not_inside"  # unpacked from where it was not
+    CYCLE = "cycle"  # inside itself, through others
+    MADE_TWICE = "made_twice"
+    NO_SHIPPER = "no_shipper"  # received, and nobody (or not the one it is said to be from) has shipped it
+    NO_RECEIPT = "no_receipt"  # shipped, handled or shipped on there, and never received
+    WRONG_RECEIVER = "wrong_receiver"
+    OVERLAP = "overlap"  # handled or shipped by who had given it away
+    STRANGER = "stranger"  # handled by who never had it
+
+
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """Two events that cannot both be true, and in what they contradict each other."""
+    """Two events that cannot both be true, and in what they contradict each other; ``kind`` is a :class:`Clash`."""
 
     kind: str
     at_ms: int
