@@ -11,16 +11,37 @@ Canonical JSON::
     scope: {"kind": "product", "product": …} | {"kind": "range", "first": IDENTIFIER, "last": IDENTIFIER}
          | {"kind": "package", "package": KEY, "since": seconds, "until": seconds or 0}
          | {"kind": "items", "items": [IDENTIFIER, …]}
+
+A range counts by the number at the end of the suffix, whatever its width, where prefix and text before it are the same
+(``SN-0007`` lies between ``SN-1`` and ``SN-10``); other suffixes are compared as text, among those of one length.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
+
+from idtrace import canonical
+from idtrace.canonical import Fields, Json
+from idtrace.errors import InputError, Reason
+from idtrace.identifier import Identifier, Prefix, require_visible
+from idtrace.record import TIME_MAX
 
 RECALL_TYPE: Final = "idtrace.recall"
 RECALLS_SUFFIX: Final = "recalls"
+NAME_MAX: Final = 64
+# A sentence or two for a person in a clinic; whole notices stand where the contact leads.
+REASON_MAX: Final = 500
+CONTACT_MAX: Final = 200
+LOT_MAX: Final = 64
+# A key of a package may be a URI; the value that holds the recall has 4 KiB in all.
+PACKAGE_MAX: Final = 512
+# As many identifiers of 30 characters as one value of 4 KiB holds; more is a range, a package or a lot.
+ITEMS_MAX: Final = 128
+_NUMBERED: Final = re.compile(r"(.*?)([0-9]+)", re.DOTALL)
 
 
 class ScopeKind(StrEnum):
@@ -63,3 +84,207 @@ class Recall:
     contact: str = ""
     evidence: str = ""  # identifier of the record, ``ZONE/recalls``
     version: int = 0
+
+    def stands(self, now_s: int) -> bool:
+        """Whether it has not ended."""
+        return self.ended_at == 0 or self.ended_at > now_s
+
+
+class Coverage(StrEnum):
+    """Whether a recall reaches a thing; UNKNOWN where the lot or the product could not be learned."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """What a recall may reach: identifier, product and lot ("" for unknown), what it was made of, where it was inside.
+
+    ``inside`` holds (container, start, end) in ms; an end of None is open.
+    """
+
+    identifier: str
+    product: str = ""
+    lot: str = ""
+    sources: tuple[str, ...] = ()
+    inside: tuple[tuple[str, int, int | None], ...] = ()
+
+
+def covers(recall: Recall, thing: Thing) -> Coverage:
+    """Whether a recall reaches a thing, whether or not it has ended.
+
+    A zone recalls what lies in it or below it, what was made from that, and what was inside a package of it; of
+    anything else its word does not count.
+    """
+    scope = recall.scope
+    match scope.kind:
+        case ScopeKind.PRODUCT | ScopeKind.LOT:
+            return _covers_class(recall, thing)
+        case ScopeKind.PACKAGE:
+            since_ms, until_ms = scope.since_s * 1000, scope.until_s * 1000
+            reached = _within(scope.package, recall.zone) and (
+                thing.identifier == scope.package
+                or any(
+                    container == scope.package
+                    and (until_ms == 0 or start < until_ms)
+                    and (end is None or end > since_ms)
+                    for container, start, end in thing.inside
+                )
+            )
+        case ScopeKind.RANGE:
+            reached = any(
+                in_range(one, scope.first, scope.last) and _within(one, recall.zone) for one in _descent(thing)
+            )
+        case ScopeKind.ITEMS:
+            reached = any(one in scope.items and _within(one, recall.zone) for one in _descent(thing))
+        case _:
+            assert_never(scope.kind)
+    return Coverage.YES if reached else Coverage.NO
+
+
+def _covers_class(recall: Recall, thing: Thing) -> Coverage:
+    if not _within(thing.identifier, recall.zone):
+        return Coverage.NO
+    if not thing.product:
+        return Coverage.UNKNOWN
+    if thing.product != recall.scope.product:
+        return Coverage.NO
+    if recall.scope.kind is ScopeKind.PRODUCT:
+        return Coverage.YES
+    if not thing.lot:
+        return Coverage.UNKNOWN
+    return Coverage.YES if thing.lot == recall.scope.lot else Coverage.NO
+
+
+def _descent(thing: Thing) -> Iterable[str]:
+    return (thing.identifier, *thing.sources)
+
+
+def _within(key: str, zone: str) -> bool:
+    """Whether a key is an identifier in the zone or below it; a URI lies in no zone."""
+    prefix, slash, _ = key.partition("/")
+    return bool(slash) and (zone in {"", prefix} or prefix.startswith(f"{zone}."))
+
+
+def in_range(identifier: str, first: str, last: str) -> bool:
+    """Whether an identifier lies between two others, both included."""
+    numbers = [_numbered(text) for text in (first, identifier, last)]
+    stems = {stem for stem, _ in numbers}
+    if len(stems) == 1:
+        return numbers[0][1] <= numbers[1][1] <= numbers[2][1]
+    if _numbered(first)[0] == _numbered(last)[0]:
+        return False
+    heads = {text.partition("/")[0] for text in (first, identifier, last)}
+    return len(heads) == 1 and len(first) == len(identifier) == len(last) and first <= identifier <= last
+
+
+def _numbered(text: str) -> tuple[str, int]:
+    """The text before the number at its end, and the number; -1 where it ends in none."""
+    found = _NUMBERED.fullmatch(text)
+    return (found[1], int(found[2])) if found else (text, -1)
+
+
+def format_recall(recall: Recall) -> bytes:
+    """Canonical JSON, the data of a value of type ``idtrace.recall``."""
+    scope = recall.scope
+    shown: dict[str, Json] = {"kind": scope.kind}
+    match scope.kind:
+        case ScopeKind.PRODUCT:
+            shown |= {"product": scope.product}
+        case ScopeKind.LOT:
+            shown |= {"product": scope.product, "lot": scope.lot}
+        case ScopeKind.RANGE:
+            shown |= {"first": scope.first, "last": scope.last}
+        case ScopeKind.PACKAGE:
+            shown |= {"package": scope.package, "since": scope.since_s, "until": scope.until_s}
+        case ScopeKind.ITEMS:
+            shown |= {"items": list(scope.items)}
+    return canonical.encode(
+        {
+            "recall": recall.name,
+            "scope": shown,
+            "level": recall.level,
+            "reason": {"en": recall.reason_en, "zh": recall.reason_zh},
+            "issued_at": recall.issued_at,
+            "ended_at": recall.ended_at,
+            "contact": recall.contact,
+        }
+    )
+
+
+def parse_recall(data: bytes, *, zone: str, version: int = 0, field: str = "recall") -> Recall:
+    """Read the data of a value of type ``idtrace.recall`` out of the record ``ZONE/recalls``.
+
+    Raises:
+        InputError: naming field and rule.
+    """
+    fields = canonical.decode(data, field=field)
+    reason = fields.object("reason")
+    recall = Recall(
+        zone=zone,
+        name=_visible(fields, "recall", NAME_MAX),
+        scope=_scope(fields.object("scope")),
+        level=fields.integer("level", least=1, most=3),
+        reason_en=_visible(reason, "en", REASON_MAX),
+        reason_zh=_visible(reason, "zh", REASON_MAX),
+        issued_at=fields.integer("issued_at", most=TIME_MAX),
+        ended_at=fields.integer("ended_at", most=TIME_MAX),
+        contact=fields.text("contact", most=CONTACT_MAX),
+        evidence=f"{zone}/{RECALLS_SUFFIX}",
+        version=version,
+    )
+    reason.end()
+    fields.end()
+    if recall.ended_at and recall.ended_at < recall.issued_at:
+        raise InputError(Reason.FIELD_MALFORMED, "a recall does not end before it begins", field=f"{field}.ended_at")
+    return recall
+
+
+def _visible(fields: Fields, name: str, most: int) -> str:
+    text = fields.text(name, least=1, most=most)
+    require_visible(text, what=name, field=fields.path(name))
+    return text
+
+
+def _scope(fields: Fields) -> Scope:
+    kind = fields.choice("kind", ScopeKind)
+    match kind:
+        case ScopeKind.PRODUCT:
+            scope = Scope(kind, product=str(fields.identifier("product")))
+        case ScopeKind.LOT:
+            scope = Scope(kind, product=str(fields.identifier("product")), lot=_visible(fields, "lot", LOT_MAX))
+        case ScopeKind.RANGE:
+            scope = _range(fields)
+        case ScopeKind.PACKAGE:
+            scope = Scope(
+                kind,
+                package=_visible(fields, "package", PACKAGE_MAX),
+                since_s=fields.integer("since", most=TIME_MAX),
+                until_s=fields.integer("until", most=TIME_MAX),
+            )
+            if scope.until_s and scope.until_s <= scope.since_s:
+                raise InputError(Reason.FIELD_MALFORMED, "until is after since, or 0", field=fields.path("until"))
+        case ScopeKind.ITEMS:
+            texts = fields.texts("items", least=1, most=ITEMS_MAX)
+            for index, text in enumerate(texts):
+                Identifier.parse_canonical(text, field=fields.path(f"items[{index}]"))
+            scope = Scope(kind, items=tuple(texts))
+        case _:
+            assert_never(kind)
+    fields.end()
+    return scope
+
+
+def _range(fields: Fields) -> Scope:
+    first, last = str(fields.identifier("first")), str(fields.identifier("last"))
+    if not in_range(first, first, last):
+        rule = "first and last differ in nothing but the number at their end, or have one length, and first comes first"
+        raise InputError(Reason.FIELD_MALFORMED, rule, field=fields.path("last"))
+    return Scope(ScopeKind.RANGE, first=first, last=last)
+
+
+def recalls_identifier(zone: Prefix) -> Identifier:
+    """The identifier of the record that holds a zone's recalls."""
+    return Identifier(zone, RECALLS_SUFFIX)

@@ -1,0 +1,250 @@
+"""From proofs to facts: one pure function for the resolver that judges and for whoever checks it years later.
+
+What is needed follows from what is there: the subject's record names a class, its events name parties, its packages and
+sources lie in zones that may recall. Whatever of that has no bundle is unknown, and said to be; nothing is taken from
+anywhere else, so the same bundles, gaps and time give the same facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from idtrace import canonical
+from idtrace.bundle import Bundle, Denied, Revoked, Verdict
+from idtrace.canonical import Json
+from idtrace.epcis.statement import is_event
+from idtrace.epcis.uris import party_of
+from idtrace.errors import IdtraceError, InputError, Reason
+from idtrace.identifier import Identifier, Prefix
+from idtrace.party import Party, format_party, license_identifier, read_license
+from idtrace.product import EXPIRY_TYPE, LOT_TYPE, PRODUCT_TYPE, Product, parse_expiry
+from idtrace.provenance.assemble import history
+from idtrace.provenance.history import Gap, GapKind, Observed
+from idtrace.provenance.reading import read_event
+from idtrace.recall import RECALL_TYPE, RECALLS_SUFFIX, Recall, format_recall, parse_recall
+from idtrace.record import Record, RecordBody, RecordKind
+from idtrace.statements import Denial
+from idtrace.verdict.facts import Answered, Facts
+
+NOT_THERE: Final = "it was not asked for, or did not answer"
+
+
+@dataclass(slots=True)
+class _Papers:
+    """Bundles by identifier, and what is missing among them."""
+
+    bundles: Mapping[str, Bundle]
+    gaps: dict[Gap, None] = field(default_factory=dict)
+
+    def missing(self, identifier: str, detail: str, kind: GapKind = GapKind.UNREACHABLE) -> None:
+        """Say so, unless it is said."""
+        if all(gap.subject != identifier for gap in self.gaps):
+            self.gaps[Gap(kind, identifier, detail)] = None
+
+    def record(self, identifier: str) -> tuple[Record, RecordBody] | None:
+        """A living record; None where it is proven that there is none, or where nothing is known, which is a gap."""
+        bundle = self.bundles.get(identifier)
+        if bundle is None:
+            self.missing(identifier, NOT_THERE)
+        elif isinstance(bundle.outcome, Record):
+            body = RecordBody.parse(bundle.outcome.signed.payload)
+            return None if body.kind is RecordKind.TOMBSTONE else (bundle.outcome, body)
+        return None
+
+
+def facts_of(
+    subject: str,
+    bundles: Iterable[Bundle],
+    gaps: Iterable[Gap],
+    *,
+    now_ms: int,
+    unproven: Answered | None = None,
+) -> Facts:
+    """The facts that these bundles show; each has been verified before.
+
+    Args:
+        subject: canonical identifier.
+        bundles: of the subject, its events, its class, licences and recalls, in any order; of two about one identifier
+            the first counts.
+        gaps: what is known to be missing.
+        now_ms: time of judging.
+        unproven: what to say of the subject where no bundle is about it: UNREACHABLE or BOGUS, with the reason.
+    """
+    by_identifier: dict[str, Bundle] = {}
+    for bundle in bundles:
+        by_identifier.setdefault(str(bundle.identifier), bundle)
+    papers = _Papers(by_identifier, dict.fromkeys(gaps))
+    own = by_identifier.get(subject)
+    unknown = unproven or Answered(Verdict.UNREACHABLE, reason=Reason.NO_ANSWER)
+    answer = unknown if own is None else answered(own)
+    lot = expiry = ""
+    product: Product | None = None
+    if own is not None and isinstance(own.outcome, Record):
+        lot, expiry = _lot_and_expiry(own.outcome, papers)
+        product = _product(RecordBody.parse(own.outcome.signed.payload), papers)
+    observed = _observed(by_identifier, papers)
+    parties = _parties(observed, papers)
+    made = history(subject, observed, now_ms=now_ms, parties=parties)
+    recalls, unknown_zones = _recalls((subject, *made.containers, *made.sources), papers)
+    return Facts(
+        subject=subject,
+        now_ms=now_ms,
+        answer=answer,
+        lot=lot,
+        expiry=expiry,
+        product=product,
+        observed=observed,
+        parties=parties,
+        recalls=recalls,
+        recalls_unknown=unknown_zones,
+        gaps=tuple(sorted(papers.gaps, key=_gap_order)),
+    )
+
+
+def answered(bundle: Bundle) -> Answered:
+    """What a verified bundle says of its identifier."""
+    match bundle.outcome:
+        case Record(signed=signed):
+            body = RecordBody.parse(signed.payload)
+            if body.kind is RecordKind.TOMBSTONE:
+                return Answered(Verdict.GONE, body.status, Reason.IDENTIFIER_RETIRED, body.version)
+            return Answered(Verdict.FOUND, body.status, "", body.version)
+        case Denied(signed=signed):
+            return Answered(Verdict.ABSENT, reason=str(Denial.parse(signed.payload).reason))
+        case Revoked():
+            return Answered(Verdict.GONE, reason=Reason.DELEGATION_REVOKED)
+
+
+def _values(record: Record, of_type: str) -> list[bytes]:
+    types = {digest.index: digest.type for digest in RecordBody.parse(record.signed.payload).values}
+    return [value.data for value in record.values if types.get(value.index) == of_type]
+
+
+def _lot_and_expiry(record: Record, papers: _Papers) -> tuple[str, str]:
+    """What the record says; "" where it says nothing, or something that is neither."""
+    lots = {data.decode("utf-8", "replace") for data in _values(record, LOT_TYPE)}
+    expiries = set()
+    for data in _values(record, EXPIRY_TYPE):
+        try:
+            expiries.add(parse_expiry(data.decode("utf-8", "replace")))
+        except InputError as error:
+            papers.missing(f"{_identifier(record)}#expiry", error.detail, GapKind.MISFIT)
+    return (min(lots, default=""), min(expiries, default=""))
+
+
+def _identifier(record: Record) -> str:
+    return str(RecordBody.parse(record.signed.payload).identifier)
+
+
+def _product(body: RecordBody, papers: _Papers) -> Product | None:
+    if body.class_id is None:
+        return None
+    found = papers.record(str(body.class_id))
+    if found is None:
+        return None
+    try:
+        (data,) = _values(found[0], PRODUCT_TYPE)
+        return Product.parse(data, identifier=str(body.class_id))
+    except (ValueError, InputError) as error:
+        papers.missing(str(body.class_id), f"its class tells no product: {error}", GapKind.MISFIT)
+        return None
+
+
+def _observed(bundles: Mapping[str, Bundle], papers: _Papers) -> tuple[Observed, ...]:
+    found: list[Observed] = []
+    for identifier, bundle in sorted(bundles.items()):
+        if is_event(bundle.identifier) and isinstance(bundle.outcome, Record):
+            try:
+                found.append(read_event(bundle.outcome, logged=bundle.proof is not None))
+            except InputError as error:
+                papers.missing(identifier, f"its record is no event: {error.detail}", GapKind.MISFIT)
+    return tuple(found)
+
+
+def _parties(observed: Iterable[Observed], papers: _Papers) -> dict[str, Party]:
+    """Licences of all that report or are named; one that is denied or ended is not there, an unknown one is a gap."""
+    prefixes = set()
+    for one in observed:
+        ends = (party_of(end.id) for end in (*one.event.sources, *one.event.destinations))
+        prefixes |= {one.party, *(prefix for prefix in ends if prefix)}
+    parties: dict[str, Party] = {}
+    for text in sorted(prefixes):
+        prefix = Prefix.parse(text)
+        identifier = str(license_identifier(Prefix(prefix.labels[:-1]), prefix))
+        found = papers.record(identifier)
+        if found is not None:
+            try:
+                parties[text] = read_license(*found)
+            except IdtraceError as error:
+                papers.missing(identifier, f"its licence cannot be read: {error.detail}", GapKind.BOGUS)
+    return parties
+
+
+def zones_with_a_say(subjects: Iterable[str]) -> tuple[str, ...]:
+    """Every zone that may recall one of these things: its own and those above, but for the root's."""
+    zones: set[str] = set()
+    for subject in subjects:
+        try:
+            lineage = Identifier.parse(subject).prefix.lineage()
+        except InputError:
+            continue
+        zones |= {str(zone) for zone in lineage if zone.labels}
+    return tuple(sorted(zones))
+
+
+def _recalls(subjects: Iterable[str], papers: _Papers) -> tuple[tuple[Recall, ...], tuple[str, ...]]:
+    """The recalls of all zones that have a say, and the zones of which they are not known."""
+    recalls: list[Recall] = []
+    unknown: list[str] = []
+    for zone in zones_with_a_say(subjects):
+        identifier = f"{zone}/{RECALLS_SUFFIX}"
+        bundle = papers.bundles.get(identifier)
+        if bundle is None:
+            papers.gaps = {gap: None for gap in papers.gaps if gap.subject != identifier}  # said once, by the zone
+            unknown.append(zone)
+        elif isinstance(bundle.outcome, Record):
+            version = RecordBody.parse(bundle.outcome.signed.payload).version
+            try:
+                recalls += [
+                    parse_recall(data, zone=zone, version=version) for data in _values(bundle.outcome, RECALL_TYPE)
+                ]
+            except InputError:
+                unknown.append(zone)
+    return tuple(recalls), tuple(unknown)
+
+
+def _gap_order(gap: Gap) -> tuple[str, str, str, str]:
+    return (gap.kind, gap.subject, gap.detail, gap.node)
+
+
+def facts_hash(facts: Facts) -> str:
+    """SHA-256 in hex over all facts in canonical form; an event is named by its identifier, which is its hash."""
+    parties: list[Json] = [
+        [prefix, format_party(party).decode(), party.active, party.evidence]
+        for prefix, party in sorted(facts.parties.items())
+    ]
+    observed: list[Json] = [
+        [one.identifier, one.reported_at, one.logged] for one in sorted(facts.observed, key=lambda one: one.identifier)
+    ]
+    recalls = sorted(f"{one.zone} {one.version} {format_recall(one).decode()}" for one in facts.recalls)
+    gaps: list[Json] = [list(_gap_order(gap)) for gap in sorted(set(facts.gaps), key=_gap_order)]
+    answer = facts.answer
+    body = canonical.encode(
+        {
+            "subject": facts.subject,
+            "now_ms": facts.now_ms,
+            "answer": [answer.verdict, str(answer.status or ""), answer.reason, answer.version],
+            "lot": facts.lot,
+            "expiry": facts.expiry,
+            "product": [facts.product.identifier, facts.product.payload().decode()] if facts.product else [],
+            "observed": observed,
+            "parties": parties,
+            "recalls": recalls,
+            "recalls_unknown": sorted(set(facts.recalls_unknown)),
+            "gaps": gaps,
+        }
+    )
+    return hashlib.sha256(b"idtrace/verdict-facts/v1\0" + body).hexdigest()
