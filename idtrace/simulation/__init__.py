@@ -1,0 +1,1 @@
+"""Simulated vaccine supply chains with known truth: what the verdict engine is put to, dose by dose, from one seed."""
