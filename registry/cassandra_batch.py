@@ -5,8 +5,9 @@ or number: ``B`` bytes, ``S`` UTF-8 text, ``I`` signed 64-bit integer, ``T`` cou
 lines and not a serialiser of a library, because a store outlives the versions of its program and has to be readable
 by the next one.
 
-Format 1 holds writes, grants and chains; format 2 also what the batch adds to the log. A batch without a log is still
-staged in format 1, so that a program from before there was one can finish it.
+Format 1 holds writes, grants and chains; format 2 also what the batch adds to the log; format 3 also what events
+mention, and pointers from elsewhere. A batch is staged in the least format that holds it, so that a program from before
+there was a log, or there were events, can finish it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from idtrace.errors import InputError
 from idtrace.merkle import CompactRange
 from idtrace.record import RecordKind, Status
 from registry.logbook import Appended, Edge, LogHead, TileRow
-from registry.storage import Claim, Grant, Head, Write
+from registry.storage import Claim, Grant, Head, Mention, Write
 
 FORMAT: Final = 1
 FORMAT_LOGGED: Final = 2
+FORMAT_POINTED: Final = 3
+_PARTS: Final = {FORMAT: 3, FORMAT_LOGGED: 5, FORMAT_POINTED: 7}
 # Half of the 1 MiB that a cell should not exceed (docs.datastax.com, "Planning partition size"), and far below the
 # largest mutation a server takes: half a commit log segment, 16 MiB by default.
 CHUNK_BYTES: Final = 524_288
@@ -69,6 +72,7 @@ class Batch:
         appended: what the log grows by; None where nothing is logged. Its edge's partial tiles are not staged: they
             are for the batch after this one, and whoever finishes this one reads them from the tables.
         indexes: of each write that is logged, by its place among the writes.
+        pointers: that came from elsewhere.
     """
 
     writes: tuple[Write, ...] = ()
@@ -76,9 +80,10 @@ class Batch:
     chains: tuple[Chain, ...] = ()
     appended: Appended | None = None
     indexes: tuple[tuple[int, int], ...] = ()
+    pointers: tuple[Mention, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.writes or self.grants or self.chains)
+        return bool(self.writes or self.grants or self.chains or self.pointers)
 
 
 def pack(batch: Batch) -> bytes:
@@ -88,11 +93,20 @@ def pack(batch: Batch) -> bytes:
         tuple(_granted_values(granted) for granted in batch.grants),
         tuple((chain.zone, chain.links) for chain in batch.chains),
     )
-    if batch.appended is None:
-        out = [bytes([FORMAT])]
-    else:
+    appended = () if batch.appended is None else _appended_values(batch.appended)
+    pointed = tuple(
+        (number, _mention_values(write.mentions), write.outbound)
+        for number, write in enumerate(batch.writes)
+        if write.mentions
+    )
+    if pointed or batch.pointers:
+        out = [bytes([FORMAT_POINTED])]
+        parts = (*parts, appended, batch.indexes, pointed, _mention_values(batch.pointers))
+    elif appended:
         out = [bytes([FORMAT_LOGGED])]
-        parts = (*parts, _appended_values(batch.appended), batch.indexes)
+        parts = (*parts, appended, batch.indexes)
+    else:
+        out = [bytes([FORMAT])]
     _put(out, parts)
     body = b"".join(out)
     return body + hashlib.sha256(body).digest()
@@ -107,18 +121,19 @@ def unpack(data: bytes) -> Batch:
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise StagedBatchError("the staged batch is torn or damaged: its digest does not fit")
-    if body[:1] not in {bytes([FORMAT]), bytes([FORMAT_LOGGED])}:
+    if not body or body[0] not in _PARTS:
         raise StagedBatchError(f"the staged batch has format {body[:1].hex()}: a newer program has staged it")
     try:
         value, end = _take(body, 1, _DEPTH_MAX)
-        writes, grants, chains, *logged = _fields(value, (tuple,) * (3 if body[0] == FORMAT else 5))
-        appended, indexes = logged or (None, ())
+        writes, grants, chains, *more = _fields(value, (tuple,) * _PARTS[body[0]])
+        appended, indexes, pointed, pointers = (*more, *[()] * (4 - len(more)))
         batch = Batch(
-            tuple(_write(item) for item in writes),
+            _pointed([_write(item) for item in writes], pointed),
             tuple(_granted(item) for item in grants),
             tuple(_chain(item) for item in chains),
-            _appended(appended) if appended is not None else None,
+            _appended(appended) if appended or body[0] == FORMAT_LOGGED else None,
             tuple(_index(item, len(writes)) for item in indexes),
+            _mentions(pointers),
         )
     except (ValueError, struct.error, InputError) as error:
         raise StagedBatchError(f"the staged batch is malformed: {error}") from error
@@ -278,6 +293,25 @@ def _index(value: Value, writes: int) -> tuple[int, int]:
     if not 0 <= position < writes:
         raise ValueError("an index of no write")
     return position, index
+
+
+def _mention_values(mentions: Sequence[Mention]) -> Value:
+    return tuple((one.subject, one.time_ms, one.event, one.role) for one in mentions)
+
+
+def _mentions(value: tuple[Value, ...]) -> tuple[Mention, ...]:
+    return tuple(Mention(*_fields(item, (str, int, str, str))) for item in value)
+
+
+def _pointed(writes: list[Write], value: tuple[Value, ...]) -> tuple[Write, ...]:
+    """The writes, those of events with what they mention."""
+    for item in value:
+        position, mentions, outbound = _fields(item, (int, tuple, tuple))
+        if not 0 <= position < len(writes):
+            raise ValueError("mentions of no write")
+        subjects = tuple(_fields(outbound, [str] * len(outbound)))
+        writes[position] = replace(writes[position], mentions=_mentions(mentions), outbound=subjects)
+    return tuple(writes)
 
 
 def _byte_strings(value: tuple[Value, ...]) -> tuple[bytes, ...]:

@@ -28,6 +28,8 @@ import structlog
 from registry.cassandra_batch import Batch, StagedBatchError, chunks, pack, unpack
 from registry.cassandra_bridge import Bridge, each, one_partition, told
 from registry.cassandra_errors import PERMANENT
+from registry.cassandra_pointers import COLUMNS as POINTER_COLUMNS
+from registry.cassandra_pointers import pointer_rows
 from registry.cassandra_rules import BATCHES_PER_BUCKET, Row, Standing, change_bucket, partitions, rows, standing
 from registry.storage import pack_subjects
 
@@ -70,7 +72,7 @@ COLUMNS: Final = {
     "log_tile": "ledger, level, place, content",
     "log_note": "ledger, bucket, size, note",
     "log_head": "ledger, range, note, committed_at",
-}
+} | POINTER_COLUMNS
 _NO_BATCH: Final = uuid.UUID(int=0)
 
 
@@ -167,12 +169,13 @@ class Ledger:
 
     async def apply(self, seq: int, batch_id: uuid.UUID, batch: Batch) -> None:
         """Write a batch's rows; doing it twice, at once or late, does it once."""
-        *sooner, last = rows(self.name, batch)
-        for wave in sooner:
+        first, *sooner, last = rows(self.name, batch)
+        first += pointer_rows(self.name, seq, batch)
+        for wave in (first, *sooner):
             await each(self._write(group, seq) for group in partitions(wave))
         place = (self.name, seq // BATCHES_PER_BUCKET, seq, batch_id, seq)
         remember = self._bridge.run(self._prepared["remember"], place)
-        subjects = pack_subjects(batch.writes, (granted.grant for granted in batch.grants))
+        subjects = pack_subjects(batch.writes, (granted.grant for granted in batch.grants), batch.pointers)
         tell = self._bridge.run(self._prepared["tell"], (self.name, change_bucket(seq), seq, subjects, seq))
         await each([remember, tell, *(self._write(group, seq) for group in partitions(last))])
         await self._bridge.run(self._prepared["apply"], (self.name, seq, seq))

@@ -65,7 +65,7 @@ class Ring:
 
 
 def _size(commit: Change) -> int:
-    return len(commit.identifiers) + len(commit.prefixes)
+    return len(commit.identifiers) + len(commit.prefixes) + len(commit.events)
 
 
 def of_zone(commit: Change, zone: str) -> Change:
@@ -77,6 +77,7 @@ def of_zone(commit: Change, zone: str) -> Change:
         commit.sequence,
         tuple(subject for subject in commit.identifiers if subject[0].startswith(inside)),
         tuple(subject for subject in commit.prefixes if subject[0] == zone or subject[0].startswith(inside[1])),
+        tuple(subject for subject in commit.events if subject.startswith(inside)),
     )
 
 
@@ -84,6 +85,7 @@ def zones_of(commits: Iterable[Change]) -> set[str]:
     """Every zone whose watchers have something to hear, however far above what has changed."""
     prefixes = {name.partition("/")[0] for commit in commits for name, _ in commit.identifiers}
     prefixes.update(prefix for commit in commits for prefix, _ in commit.prefixes)
+    prefixes.update(name.partition("/")[0] for commit in commits for name in commit.events)
     zones: set[str] = set()
     for prefix in prefixes:
         above = prefix
@@ -101,16 +103,19 @@ def next_part(commits: Iterable[Change], zone: str, cursor: Cursor, most: int) -
     """
     identifiers: list[tuple[str, int]] = []
     prefixes: list[tuple[str, int]] = []
+    events: list[str] = []
     room = most
     for commit in commits:
         inside = of_zone(commit, zone)
         start, end = cursor.within, cursor.within + room
-        edge = len(inside.prefixes)  # prefixes first, then identifiers
-        prefixes += inside.prefixes[start:end]
+        prefixes += inside.prefixes[start:end]  # then identifiers, then events
+        edge = len(inside.prefixes)
         identifiers += inside.identifiers[max(start - edge, 0) : max(end - edge, 0)]
-        room = most - len(prefixes) - len(identifiers)
+        edge += len(inside.identifiers)
+        events += inside.events[max(start - edge, 0) : max(end - edge, 0)]
+        room = most - len(prefixes) - len(identifiers) - len(events)
         if end < _size(inside):
             cursor = Cursor(cursor.sequence, end)
             break
         cursor = Cursor(commit.sequence)
-    return Change(cursor.sequence, tuple(identifiers), tuple(prefixes)), cursor
+    return Change(cursor.sequence, tuple(identifiers), tuple(prefixes), tuple(events)), cursor

@@ -142,7 +142,7 @@ class Changes:
             if watcher.cursor.sequence < watcher.concerned:
                 part = await self._next(watcher)
                 # The way through the store may be long and have nothing for this zone.
-                if part.identifiers or part.prefixes or clock() >= quiet_until:
+                if part.identifiers or part.prefixes or part.events or clock() >= quiet_until:
                     yield part
                     quiet_until = clock() + QUIET_SECONDS
                 continue

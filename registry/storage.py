@@ -16,20 +16,34 @@
 9. **Logged with it.** What is committed with a stamp stands in the log from that very moment, at an index of its own;
    the log only grows, has one checkpoint a size, and no reader ever sees a record that is not in it. Whoever has been
    told of a head can read the writes of every commit up to it: statements of what is the latest rest on that.
+10. **Pointed to.** A write that wins makes true with itself a pointer for each of its mentions, a delivery for each of
+   its ``outbound`` subjects, and the event's place in the order of recording. Nothing of these is there without the
+   write, and no delivery ever goes away but by :meth:`Storage.settle`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
-from typing import Protocol
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto
+from functools import lru_cache
+from typing import Final, Protocol
 
 from idtrace.entry import Entry
-from idtrace.errors import Reason, RefusedError
+from idtrace.errors import InputError, Reason, RefusedError
+from idtrace.identifier import Identifier
 from idtrace.record import RecordKind, Sealed, Status
 from registry.logbook import Edge, LogDraft, Stamp
+
+# An event's bytes (124 KiB, idtrace/epcis/statement.py) hold fewer: a URI of an instance has 20 characters or more.
+MENTIONS_MAX: Final = 8_192
+# Of an identifier 255; a Digital Link with all its qualifiers, or the URN of the longest location, has a tenth of it.
+SUBJECT_BYTES_MAX: Final = 1_024
+# Places of events in one commit: a batch has 2,000 writes (registry/sequencer.py), and 2**51 commits are left.
+EVENTS_A_COMMIT: Final = 4_096
+# Why a delivery failed, for an operator: two lines of a screen.
+DELIVERY_ERROR_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,58 @@ class Write:
     entry: Entry | None = None
     sealed: SealedIn | None = None
     mentions: tuple[Mention, ...] = ()  # of an event's record
+    outbound: tuple[str, ...] = ()  # those of their subjects whose home is another node
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An event in the order of recording: ``sequence`` is its commit's number times 4,096 and its place there."""
+
+    sequence: int
+    time_ms: int
+    event: str
+
+
+class DeliveryState(StrEnum):
+    """How a delivery stands; what is done is not kept."""
+
+    WAITING = "waiting"
+    DEAD = "dead"  # given up, until somebody says otherwise
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Pointers of one subject to one event that the subject's home node has to be told of.
+
+    Attributes:
+        subject, event, time_ms: as in :class:`Mention`.
+        roles: what the subject is in the event, sorted.
+        attempts, error: tries that have failed, and why the last one did.
+        since_ms: when it was first tried and failed, UTC; 0 before.
+        next_at_ms: not to be tried again before this, UTC.
+        place: the store's own note of where it lies.
+    """
+
+    subject: str
+    event: str
+    time_ms: int
+    roles: tuple[str, ...]
+    state: DeliveryState = DeliveryState.WAITING
+    attempts: int = 0
+    since_ms: int = 0
+    next_at_ms: int = 0
+    error: str = ""
+    place: int = field(default=0, compare=False)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Subject and event: what there is one delivery of."""
+        return self.subject, self.event
+
+    def mentions(self) -> tuple[Mention, ...]:
+        """What the home is told."""
+        return tuple(Mention(self.subject, self.time_ms, self.event, role) for role in self.roles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +223,15 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one commit has changed: identifiers and prefixes, each with its latest version (a grant's delegation's)."""
+    """What one commit has changed: identifiers and prefixes, each with its latest version (a grant's delegation's).
+
+    ``events``: identifiers of which there are more events now; their records are what they were.
+    """
 
     sequence: int
     identifiers: tuple[tuple[str, int], ...] = ()
     prefixes: tuple[tuple[str, int], ...] = ()
+    events: tuple[str, ...] = ()
 
 
 def log_write(draft: LogDraft, write: Write) -> int | None:
@@ -173,15 +243,49 @@ def log_write(draft: LogDraft, write: Write) -> int | None:
     return draft.add_sealed(write.entry, write.sealed.sealed, write.sealed.batch)
 
 
-def pack_subjects(writes: Iterable[Write], grants: Iterable[Grant] = ()) -> bytes:
+@lru_cache(maxsize=65_536)  # a shipment's boxes come again in the events that follow; 20 MB of the longest
+def home(subject: str) -> Identifier | None:
+    """The identifier that a subject is; None for a URI that is none, which has no home."""
+    try:
+        return Identifier.parse_canonical(subject)
+    except InputError:
+        return None
+
+
+def deliveries_of(write: Write) -> list[Delivery]:
+    """One for each outbound subject of a write, with all its roles in the event."""
+    outbound = set(write.outbound)
+    roles: dict[tuple[str, str, int], set[str]] = {}
+    for mention in write.mentions:
+        if mention.subject in outbound:
+            roles.setdefault((mention.subject, mention.event, mention.time_ms), set()).add(mention.role)
+    return [Delivery(*about, tuple(sorted(found))) for about, found in roles.items()]
+
+
+def told_events(writes: Iterable[Write], pointers: Iterable[Mention] = ()) -> list[str]:
+    """The identifiers of own zones that a commit's mentions are about, each once."""
+    outbound: set[str] = set()
+    subjects = [mention.subject for mention in pointers]
+    for write in writes:
+        if write.mentions:
+            outbound.update(write.outbound)
+            subjects += [mention.subject for mention in write.mentions]
+    return [subject for subject in dict.fromkeys(subjects) if subject not in outbound and home(subject) is not None]
+
+
+def pack_subjects(writes: Iterable[Write], grants: Iterable[Grant] = (), pointers: Iterable[Mention] = ()) -> bytes:
     """What a commit of these changes, in the form in which every engine keeps it.
 
-    UTF-8 JSON, ``[[[identifier, version], …], [[prefix, version], …]]``; of what comes twice the last version counts.
+    UTF-8 JSON, ``[[[identifier, version], …], [[prefix, version], …]]``, and a third list of identifiers where there
+    are events to tell of; of what comes twice the last version counts.
     """
+    writes = tuple(writes)
     identifiers = {write.identifier: write.head.version for write in writes}
     prefixes = {grant.prefix: grant.version for grant in grants}
-    text = json.dumps([[*identifiers.items()], [*prefixes.items()]], ensure_ascii=False, separators=(",", ":"))
-    return text.encode()
+    subjects: list[object] = [[*identifiers.items()], [*prefixes.items()]]
+    if events := told_events(writes, pointers):
+        subjects.append(events)
+    return json.dumps(subjects, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def unpack_change(sequence: int, subjects: bytes) -> Change:
@@ -190,8 +294,9 @@ def unpack_change(sequence: int, subjects: bytes) -> Change:
     Raises:
         ValueError: the engine has given back other bytes than it was given.
     """
-    identifiers, prefixes = json.loads(subjects)
-    return Change(sequence, tuple(map(tuple, identifiers)), tuple(map(tuple, prefixes)))
+    identifiers, prefixes, *events = json.loads(subjects)
+    told = tuple(events[0]) if events else ()
+    return Change(sequence, tuple(map(tuple, identifiers)), tuple(map(tuple, prefixes)), told)
 
 
 def changes_gone(after: int, head: int) -> RefusedError:
@@ -303,6 +408,39 @@ class Storage(Protocol):
         Raises:
             RefusedError: CHANGES_GONE where some of them are not kept any more, or where ``after`` is yet to come.
         """
+        ...
+
+    async def put_pointers(self, mentions: Sequence[Mention]) -> list[Mention]:
+        """Keep pointers that came from elsewhere, durably, and tell of their subjects; those that were not here yet.
+
+        Every subject is of an own zone. Where nothing is new nothing is written. Raises as :meth:`commit` does.
+        """
+        ...
+
+    async def pointers(self, subject: str, after: Mention | None, most: int) -> list[Mention]:
+        """Pointers of a subject in the order of time, event and role, those after ``after``, at most so many."""
+        ...
+
+    async def events(self, after_sequence: int, most: int) -> list[Recorded]:
+        """The events recorded after a place (0: from the first), in that order, at most so many."""
+        ...
+
+    async def events_between(
+        self, start_ms: int, end_ms: int, after: tuple[int, str] | None, most: int
+    ) -> list[Recorded]:
+        """The events of ``start_ms <= time < end_ms`` in the order of (time, identifier), those after ``after``."""
+        ...
+
+    async def deliveries(self, due_ms: int, most: int) -> list[Delivery]:
+        """Waiting deliveries whose ``next_at_ms`` has come, at most so many; those that wait longest come first."""
+        ...
+
+    async def outbox(self, state: DeliveryState, most: int) -> list[Delivery]:
+        """Deliveries that wait, due or not, or are dead, in any order, at most so many: for an operator."""
+        ...
+
+    async def settle(self, tried: Sequence[Delivery]) -> None:
+        """Keep how deliveries stand now, durably: DONE ones go, of others the state is replaced. Twice does it once."""
         ...
 
     async def reopen(self) -> None:

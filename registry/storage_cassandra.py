@@ -39,6 +39,8 @@ from registry.cassandra_bridge import Bridge, each, told
 from registry.cassandra_errors import DRIVER, not_done
 from registry.cassandra_ledger import STATEMENTS, Ledger, row_statements
 from registry.cassandra_log import AppliedLog
+from registry.cassandra_pointers import STATEMENTS as POINTER_STATEMENTS
+from registry.cassandra_pointers import Pointers
 from registry.cassandra_rules import VERSIONS_PER_BUCKET, View, decide, decide_grant
 from registry.cassandra_schema import check_schema
 from registry.cassandra_settings import CassandraSettings
@@ -48,11 +50,15 @@ from registry.logbook import Appended, Edge, LogDraft, Stamp
 from registry.storage import (
     Change,
     Claim,
+    Delivery,
+    DeliveryState,
     Earlier,
     Grant,
     Head,
     Logged,
+    Mention,
     Outcome,
+    Recorded,
     Stored,
     Write,
     between,
@@ -120,11 +126,12 @@ class CassandraStorage:
         try:
             await check_schema(bridge, self._settings)
             await bridge.use(self._settings.keyspace)
-            prepared = await bridge.prepare(STATEMENTS | row_statements() | READS)
+            prepared = await bridge.prepare(STATEMENTS | row_statements() | READS | POINTER_STATEMENTS)
             self._bridge = bridge
             self._ledger = Ledger(bridge, prepared, self._name, self._settings.settle_seconds)
             self._tables = Tables(self._name, self._open_bridge, prepared)
             self._log = AppliedLog(self._tables, self._whole)
+            self._pointers = Pointers(self._name, self._open_bridge, prepared, whole=self._whole, applied=self.sequence)
             settler = Settler(self._ledger, self._one_at_a_time, await self._ledger.settle())
             self._settler = asyncio.create_task(settler.run(), name=f"settler {self._name}")
         except BaseException as error:
@@ -325,6 +332,41 @@ class CassandraStorage:
     async def put_witnessed(self, size: int, note: bytes) -> None:
         """See :class:`registry.storage.Storage`."""
         await self._tables.keep_witnessed(size, note)
+
+    async def put_pointers(self, mentions: Sequence[Mention]) -> list[Mention]:
+        """See :class:`registry.storage.Storage`."""
+
+        async def plan(_: _Seen) -> tuple[list[Mention], Batch]:
+            new = await self._pointers.missing(mentions)
+            return list(new), Batch(pointers=new)
+
+        return await self._change(plan)
+
+    async def pointers(self, subject: str, after: Mention | None, most: int) -> list[Mention]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._pointers.pointers(subject, after, most)
+
+    async def events(self, after_sequence: int, most: int) -> list[Recorded]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._pointers.events(after_sequence, most)
+
+    async def events_between(
+        self, start_ms: int, end_ms: int, after: tuple[int, str] | None, most: int
+    ) -> list[Recorded]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._pointers.events_between(start_ms, end_ms, after, most)
+
+    async def deliveries(self, due_ms: int, most: int) -> list[Delivery]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._pointers.deliveries(due_ms, most)
+
+    async def outbox(self, state: DeliveryState, most: int) -> list[Delivery]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._pointers.outbox(state, most)
+
+    async def settle(self, tried: Sequence[Delivery]) -> None:
+        """See :class:`registry.storage.Storage`."""
+        await self._pointers.settle(tried)
 
     async def sequence(self) -> int:
         """See :class:`registry.storage.Storage`."""

@@ -20,16 +20,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple
 
 from idtrace.errors import InputError, Reason
-from registry import sqlite_log, sqlite_rows
+from registry import sqlite_log, sqlite_pointers, sqlite_rows
 from registry.logbook import Edge, LogDraft, Stamp
 from registry.storage import (
     Change,
     Claim,
+    Delivery,
+    DeliveryState,
     Earlier,
     Grant,
     Head,
     Logged,
+    Mention,
     Outcome,
+    Recorded,
     Stored,
     Write,
     changes_gone,
@@ -72,7 +76,7 @@ class SqliteStorage:
 
     def _open_writer(self) -> None:
         self._writer = self._connect()
-        self._writer.executescript(sqlite_rows.SCHEMA + sqlite_log.SCHEMA)
+        self._writer.executescript(sqlite_rows.SCHEMA + sqlite_log.SCHEMA + sqlite_pointers.SCHEMA)
         sqlite_rows.add_log_index(self._writer)
         self._generation += 1
 
@@ -168,7 +172,7 @@ class SqliteStorage:
             rows = sqlite_rows.Rows(writer, heads, used, draft)
             outcomes = [rows.apply(write) for write in writes]
             if won := rows.insert():
-                self._number(pack_subjects(won))
+                sqlite_pointers.write_events(writer, self._number(pack_subjects(won)), won)
             return outcomes
 
     async def any_within(self, prefix: str) -> bool:
@@ -261,11 +265,53 @@ class SqliteStorage:
         with self._transaction() as writer:
             sqlite_log.write_witnessed(writer, size, note)
 
-    def _number(self, subjects: bytes) -> None:
+    def _number(self, subjects: bytes) -> int:
         """Give the transaction its number, and let go of the commit that is now one too many."""
         seq = self._writer.execute("INSERT INTO change(subjects) VALUES (?)", (subjects,)).lastrowid
         assert seq is not None, "an insert has a row id"
         self._writer.execute("DELETE FROM change WHERE seq <= ?", (seq - self._changes_kept,))
+        return seq
+
+    async def put_pointers(self, mentions: Sequence[Mention]) -> list[Mention]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._on_thread(self._put_pointers, mentions)
+
+    def _put_pointers(self, mentions: Sequence[Mention]) -> list[Mention]:
+        with self._transaction() as writer:
+            if new := sqlite_pointers.write_pointers(writer, mentions):
+                self._number(pack_subjects((), (), new))
+            return new
+
+    async def pointers(self, subject: str, after: Mention | None, most: int) -> list[Mention]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._on_thread(lambda: sqlite_pointers.read_pointers(self._writer, subject, after, most))
+
+    async def events(self, after_sequence: int, most: int) -> list[Recorded]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._on_thread(lambda: sqlite_pointers.read_events(self._writer, after_sequence, most))
+
+    async def events_between(
+        self, start_ms: int, end_ms: int, after: tuple[int, str] | None, most: int
+    ) -> list[Recorded]:
+        """See :class:`registry.storage.Storage`."""
+        read = sqlite_pointers.read_events_between
+        return await self._on_thread(lambda: read(self._writer, start_ms, end_ms, after, most))
+
+    async def deliveries(self, due_ms: int, most: int) -> list[Delivery]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._on_thread(lambda: sqlite_pointers.read_deliveries(self._writer, due_ms, most))
+
+    async def outbox(self, state: DeliveryState, most: int) -> list[Delivery]:
+        """See :class:`registry.storage.Storage`."""
+        return await self._on_thread(lambda: sqlite_pointers.read_outbox(self._writer, state, most))
+
+    async def settle(self, tried: Sequence[Delivery]) -> None:
+        """See :class:`registry.storage.Storage`."""
+        await self._on_thread(self._settle, tried)
+
+    def _settle(self, tried: Sequence[Delivery]) -> None:
+        with self._transaction() as writer:
+            sqlite_pointers.write_deliveries(writer, tried)
 
     async def sequence(self) -> int:
         """See :class:`registry.storage.Storage`."""

@@ -45,6 +45,13 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """There are more events about an identifier. Its record is what it was, so nothing is put in doubt here."""
+
+    subject: Identifier
+
+
+@dataclass(frozen=True, slots=True)
 class Announcement:
     """The highest version that was said of a subject, when something was last said (ms), and by which zone's watch."""
 

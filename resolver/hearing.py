@@ -4,7 +4,8 @@ A message is taken in these steps; the code carries the same numbers:
 
 1. its number does not go back, and it speaks of nothing beside its zone, else the stream is ended;
 2. each change is remembered as announced, so that nothing which was asked for before is used or kept any more;
-3. what is known of it goes at once: answers and failures in this process, chains, and what is shared;
+3. what is known of it goes at once: answers and failures in this process, chains, and what is shared (where only the
+   events about an identifier are more, nothing of it is in doubt: whoever has made something of them is told);
 4. only then everything up to the message's number counts as told.
 
 Nothing here is believed: whatever a node says, the worst is that something of its own zone is asked for again.
@@ -12,13 +13,13 @@ Nothing here is believed: whatever a node says, the worst is that something of i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
-from resolver.announced import Change
+from resolver.announced import Change, Events
 from resolver.cache import AnswerCache
 from resolver.following import Following, Watch
 from resolver.sharing import Sharing
@@ -38,12 +39,19 @@ class Message:
     """What came on a stream (registry.proto, WatchResponse)."""
 
     sequence: int
-    changes: tuple[Change, ...]
+    changes: tuple[Change | Events, ...]
     next_within_ms: int
 
 
+def _nobody(identifier: Identifier) -> None:
+    del identifier
+
+
 class Hearing:
-    """Applies what the watches of one resolver tell. Belongs to one event loop."""
+    """Applies what the watches of one resolver tell. Belongs to one event loop.
+
+    ``on_events`` is called with each identifier of which there are more events; it returns at once and raises nothing.
+    """
 
     def __init__(
         self,
@@ -53,7 +61,9 @@ class Hearing:
         trust: TrustStore,
         clock: Clock,
         sharing: Sharing | None = None,
+        on_events: Callable[[Identifier], None] = _nobody,
     ) -> None:
+        self.on_events = on_events
         self._following = following
         self._cache = cache
         self._trust = trust
@@ -78,10 +88,13 @@ class Hearing:
                 detail = f"the watch of {watch.zone} speaks of {change.subject}"
                 raise VerificationError(Reason.RECORD_OUT_OF_ZONE, detail, field="changes")
 
-    def take(self, watch: Watch, changes: Sequence[Change]) -> None:
+    def take(self, watch: Watch, changes: Sequence[Change | Events]) -> None:
         """Steps 2 and 3 for some of a message's changes."""
         now_ms = self._clock.now_ms()
         for change in changes:
+            if isinstance(change, Events):
+                self.on_events(change.subject)
+                continue
             # 2. nothing older comes in any more
             self._following.announced.tell(change, by=watch.zone, now_ms=now_ms)
             # 3. and what is here goes

@@ -35,7 +35,7 @@ from idtrace.errors import IdtraceError, InputError, Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.serving.errors import error_from_rpc
 from idtrace.v1 import registry_pb2
-from resolver.announced import Change
+from resolver.announced import Change, Events
 from resolver.following import NEXT_WITHIN_MS_MAX, NEXT_WITHIN_MS_MIN, Following, Watch
 from resolver.hearing import Hearing, Message
 
@@ -251,14 +251,14 @@ async def _next(call: grpc.aio.UnaryStreamCall[registry_pb2.WatchRequest, bytes]
         raise EOFError
     if len(response.changes) > CHANGES_MAX:
         raise InputError(Reason.ANSWER_MALFORMED, f"a message has at most {CHANGES_MAX} changes", field="changes")
-    changes: list[Change] = []
+    changes: list[Change | Events] = []
     for start in range(0, len(response.changes), AT_ONCE):
         changes += map(_change, response.changes[start : start + AT_ONCE])
         await asyncio.sleep(0)
     return Message(response.sequence, tuple(changes), response.next_within_ms)
 
 
-def _change(change: registry_pb2.Change) -> Change:
+def _change(change: registry_pb2.Change) -> Change | Events:
     if change.version > INTEGER_MAX:
         raise InputError(Reason.FIELD_TOO_LARGE, f"a version is at most {INTEGER_MAX}", field="changes.version")
     match change.WhichOneof("subject"):
@@ -266,6 +266,8 @@ def _change(change: registry_pb2.Change) -> Change:
             return Change(Identifier.parse_canonical(change.identifier, field="changes.identifier"), change.version)
         case "prefix":
             return Change(Prefix.parse_canonical(change.prefix, field="changes.prefix"), change.version)
+        case "events":
+            return Events(Identifier.parse_canonical(change.events, field="changes.events"))
         case _:
             raise InputError(Reason.FIELD_MISSING, "a change has a subject", field="changes.subject")
 

@@ -23,23 +23,32 @@ from idtrace.record import RecordBody
 from idtrace.statements import PrefixStatus, Receipt
 from registry.logbook import Edge, LogDraft, Stamp
 from registry.storage import (
+    EVENTS_A_COMMIT,
+    SUBJECT_BYTES_MAX,
     Change,
     Claim,
+    Delivery,
+    DeliveryState,
     Earlier,
     Grant,
     Head,
     Logged,
+    Mention,
     Outcome,
+    Recorded,
     Stored,
     Write,
     changes_gone,
+    deliveries_of,
+    home,
     log_write,
     pack_subjects,
     unpack_change,
 )
 from tests.memory_log import MemoryLog
 
-Attempt = Sequence[Write] | Grant | Sequence[bytes]  # a batch, a grant, a chain
+# a batch, a grant, a chain, pointers, deliveries
+Attempt = Sequence[Write] | Grant | Sequence[bytes] | Sequence[Mention] | Sequence[Delivery]
 Hook = Callable[[Attempt], bool]
 
 
@@ -86,6 +95,9 @@ class MemoryStorage:
         self._claims: dict[Claim, str] = {}
         self._grants: dict[str, Grant] = {}
         self._chains: dict[str, tuple[bytes, ...]] = {}
+        self._pointers: set[Mention] = set()
+        self._events: list[Recorded] = []
+        self._outbox: dict[tuple[str, str], Delivery] = {}
         self._whole = threading.Lock()  # a reader sees whole commits only
         self._committing = threading.Lock()
         self._failed = False
@@ -146,12 +158,21 @@ class MemoryStorage:
                 draft = self._log.draft(stamp)
                 outcomes = [self._enter(write, self._apply(write), draft) for write in writes]
                 self._log.take(draft)
-                self._number([w for w, outcome in zip(writes, outcomes, strict=True) if outcome is Outcome.COMMITTED])
+                won = [w for w, outcome in zip(writes, outcomes, strict=True) if outcome is Outcome.COMMITTED]
+                self._number(won)
+                self._point([write for write in won if write.mentions])
             self.batches.append(len(writes))
             self._fail(self.fail_and_persist, writes, reopens=True)
             return outcomes
         finally:
             self._committing.release()
+
+    def _point(self, writes: Sequence[Write]) -> None:
+        """What comes with the events of a commit that has its number."""
+        first = len(self._changes) * EVENTS_A_COMMIT
+        self._events += [Recorded(first + n, w.mentions[0].time_ms, w.identifier) for n, w in enumerate(writes)]
+        self._pointers.update(mention for write in writes for mention in write.mentions)
+        self._outbox |= {delivery.key: delivery for write in writes for delivery in deliveries_of(write)}
 
     def _fail(self, hook: Hook, attempt: Attempt, *, reopens: bool = False) -> None:
         if hook(attempt):
@@ -203,6 +224,12 @@ class MemoryStorage:
             about = (receipt.identifier, receipt.version, receipt.record_hash, str(receipt.zone))
             named = (body.identifier, body.version, record.hash, write.zone)
             self._require(about == named, "a receipt about another one")
+        subjects = {mention.subject for mention in write.mentions}
+        self._require(subjects >= set(write.outbound), "a delivery of what the event does not mention")
+        self._require(all(home(subject) is not None for subject in write.outbound), "a delivery without a home")
+        self._require({m.event for m in write.mentions} <= {write.identifier}, "a mention by another event")
+        self._require(len({m.time_ms for m in write.mentions}) <= 1, "an event of two times")
+        self._require(all(len(s.encode()) <= SUBJECT_BYTES_MAX for s in subjects), "a subject that is too long")
         sizes = {32, len(write.request_hash), *(len(claim.digest) for claim in write.claims)}
         self._require(sizes == {32}, "a hash that is none")
 
@@ -290,9 +317,55 @@ class MemoryStorage:
         with self._seen():
             self._log.keep_witnessed(size, note)
 
-    def _number(self, writes: Sequence[Write], grants: Sequence[Grant] = ()) -> None:
-        if writes or grants:
-            self._changes.append(unpack_change(len(self._changes) + 1, pack_subjects(writes, grants)))
+    def _number(self, writes: Sequence[Write], grants: Sequence[Grant] = (), pointers: Sequence[Mention] = ()) -> None:
+        if writes or grants or pointers:
+            self._changes.append(unpack_change(len(self._changes) + 1, pack_subjects(writes, grants, pointers)))
+
+    async def put_pointers(self, mentions: Sequence[Mention]) -> list[Mention]:
+        self._require(all(home(mention.subject) is not None for mention in mentions), "a pointer that nobody asks for")
+        self._fail(self.fail_and_not_persist, mentions)
+        with self._seen():
+            new = [mention for mention in dict.fromkeys(mentions) if mention not in self._pointers]
+            self._pointers.update(new)
+            self._number([], [], new)
+        self._fail(self.fail_and_persist, mentions)
+        return new
+
+    async def pointers(self, subject: str, after: Mention | None, most: int) -> list[Mention]:
+        with self._seen():
+            found = sorted(mention for mention in self._pointers if mention.subject == subject)
+            return [mention for mention in found if after is None or mention > after][:most]
+
+    async def events(self, after_sequence: int, most: int) -> list[Recorded]:
+        with self._seen():
+            return [event for event in self._events if event.sequence > after_sequence][:most]
+
+    async def events_between(
+        self, start_ms: int, end_ms: int, after: tuple[int, str] | None, most: int
+    ) -> list[Recorded]:
+        with self._seen():
+            found = sorted((e for e in self._events if start_ms <= e.time_ms < end_ms), key=_time_order)
+            return [event for event in found if after is None or _time_order(event) > after][:most]
+
+    async def deliveries(self, due_ms: int, most: int) -> list[Delivery]:
+        self._require_engine()
+        with self._seen():
+            waiting = (d for d in self._outbox.values() if d.state is DeliveryState.WAITING)
+            return sorted((d for d in waiting if d.next_at_ms <= due_ms), key=lambda d: d.next_at_ms)[:most]
+
+    async def outbox(self, state: DeliveryState, most: int) -> list[Delivery]:
+        with self._seen():
+            return [delivery for delivery in self._outbox.values() if delivery.state is state][:most]
+
+    async def settle(self, tried: Sequence[Delivery]) -> None:
+        self._fail(self.fail_and_not_persist, tried)
+        with self._seen():
+            for delivery in tried:
+                if delivery.state is DeliveryState.DONE:
+                    self._outbox.pop(delivery.key, None)
+                elif delivery.key in self._outbox:
+                    self._outbox[delivery.key] = delivery
+        self._fail(self.fail_and_persist, tried)
 
     def _require_engine(self) -> None:
         if self.unreadable:
@@ -346,6 +419,10 @@ class MemoryStorage:
 
     async def close(self) -> None:
         self._closed = True
+
+
+def _time_order(event: Recorded) -> tuple[int, str]:
+    return event.time_ms, event.event
 
 
 def _between(write: Write) -> list[str]:

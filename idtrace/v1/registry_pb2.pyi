@@ -777,25 +777,29 @@ class Change(_message.Message):
 
     IDENTIFIER_FIELD_NUMBER: _builtins.int
     PREFIX_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     identifier: _builtins.str
     """An identifier has a new version."""
     prefix: _builtins.str
     """A child zone's delegation or status is another, which concerns all that lies below."""
+    events: _builtins.str
+    """There are more events about an identifier: its record is what it was, and what was made of its events is not."""
     version: _builtins.int
-    """Latest version of the record or of the delegation; 0 where there is none."""
+    """Latest version of the record or of the delegation; 0 where there is none, and for events."""
     def __init__(
         self,
         *,
         identifier: _builtins.str = ...,
         prefix: _builtins.str = ...,
+        events: _builtins.str = ...,
         version: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identifier", b"identifier", "prefix", b"prefix", "subject", b"subject"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "identifier", b"identifier", "prefix", b"prefix", "subject", b"subject"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identifier", b"identifier", "prefix", b"prefix", "subject", b"subject", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "identifier", b"identifier", "prefix", b"prefix", "subject", b"subject", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["identifier", "prefix"]  # noqa: Y015
+    _WhichOneofReturnType_subject: _TypeAlias = _typing.Literal["identifier", "prefix", "events"]  # noqa: Y015
     _WhichOneofArgType_subject: _TypeAlias = _typing.Literal["subject", b"subject"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_subject) -> _WhichOneofReturnType_subject | None: ...
 

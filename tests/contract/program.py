@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 
 from tests.contract import wishes
 from tests.contract.places import Place
-from tests.contract.sides import RECOVERIES, Count, Failure, Side, everything, touched
+from tests.contract.sides import RECOVERIES, Count, Failure, Side, everything, of_events, touched
 from tests.contract.truth import Truth
 from tests.contract.wishes import BULK_SIZES, RACES, WISH_MAX, Call
 
@@ -32,7 +32,7 @@ WISH = st.integers(0, WISH_MAX)
 HANDLE = st.sampled_from((0, 0, 0, 0, 1))
 # Large batches now and then.
 SIZE = st.sampled_from((*[0] * 16, *BULK_SIZES))
-CHANGES = ("commit", "commit", "commit", "put_grant", "put_chain")
+CHANGES = ("commit", "commit", "commit", "put_grant", "put_chain", "put_pointers")
 
 
 @dataclass
@@ -131,6 +131,8 @@ class StorageProgram(RuleBasedStateMachine):
             return name, wishes.grant(self.truth, first)
         if name == "put_chain":
             return name, wishes.chain(first)
+        if name == "put_pointers":
+            return name, (wishes.pointers(first),)
         return "commit", (wishes.batch(self.truth, numbers),)
 
     @rule(handle=HANDLE, numbers=st.lists(WISH, max_size=4), nuisance=st.sampled_from((0, 0, 0, 0, 0, 1, 2, 3)))
@@ -144,6 +146,22 @@ class StorageProgram(RuleBasedStateMachine):
     @rule(handle=HANDLE, number=WISH)
     def put_grant(self, handle: int, number: int) -> None:
         self.step(self.change(handle, self.call_of("put_grant", [number])))
+
+    @rule(handle=HANDLE, number=WISH)
+    def put_pointers(self, handle: int, number: int) -> None:
+        self.step(self.change(handle, self.call_of("put_pointers", [number])))
+
+    @rule(handle=HANDLE, number=WISH)
+    def settle(self, handle: int, number: int) -> None:
+        """What waits has been tried; done twice, for who dies in between does not know of the first time."""
+
+        async def work(side: Side) -> None:
+            settled = wishes.tried(side.truth, number)
+            for _ in range(2):
+                await side.ask(handle, "settle", settled)
+            await side.ask_all(1 - handle, of_events(side.truth))
+
+        self.step(self.each(work))
 
     @rule(handle=HANDLE, number=st.integers(0, 1), size=SIZE)
     def put_chain_or_bulk(self, handle: int, number: int, size: int) -> None:

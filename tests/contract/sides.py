@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from idtrace import wire
 from idtrace.errors import Reason, RefusedError
-from registry.storage import Change, Outcome, Write
+from registry.storage import Change, DeliveryState, Outcome, Write
 from tests.contract.faults import RAISED
 from tests.contract.places import Place
 from tests.contract.truth import Told, Truth, zones_of
-from tests.contract.wishes import CHILDREN, CLAIMS, KEYS, NAMES, PREFIXES, ZONES, Call
+from tests.contract.wishes import CHILDREN, CLAIMS, KEYS, NAMES, PREFIXES, SUBJECTS, TIMES, ZONES, Call
 
 # Of the identifiers that only one step has ever touched, so many are read record by record.
 SAMPLED: Final = 8
@@ -22,6 +22,8 @@ SAMPLED: Final = 8
 EAGER_LAPS: Final = 5
 # Changes a question; an example has fewer than this.
 NEWS_MAX: Final = 500
+# Of pointers, events and deliveries more than an example can have.
+EVENTS_MAX: Final = 20_000
 RECOVERIES: Final = ("reopen", "restart", "the other first")
 
 
@@ -223,6 +225,9 @@ class Side:
             for change in await store.changes(heard, NEWS_MAX):
                 heard = change.sequence
                 heads = await store.heads([name for name, _ in change.identifiers])
+                for name in change.events:
+                    there = bool(await store.pointers(name, None, 1))
+                    self.require(there, f"change {heard} was told before a pointer of {name} could be read")
                 for name, version in change.identifiers:
                     there = name in heads and heads[name].version >= version
                     self.require(there, f"change {heard} was told before version {version} of {name} could be read")
@@ -234,6 +239,8 @@ def touched(truth: Truth, call: Call) -> list[Call]:
     name, arguments = call
     if name == "put_chain":
         return [("chains", ())]
+    if name == "put_pointers":
+        return [("pointers", (subject, None, EVENTS_MAX)) for subject in SUBJECTS]
     if name == "put_grant":
         grant, _, (zone, key), _ = arguments
         return [("grants", ([grant.prefix],)), ("earlier", (zone, [key])), ("any_within", (grant.prefix,))]
@@ -245,7 +252,24 @@ def touched(truth: Truth, call: Call) -> list[Call]:
     for one in _sample(names):
         reads += [("record", (one, version)) for version in (0, len(truth.writes.get(one, ())) + 1)]
     reads.append(("claimants", (sorted({claim for write in writes for claim in write.claims}),)))
-    return reads
+    about = sorted({mention.subject for write in writes for mention in write.mentions})
+    reads += [("pointers", (subject, None, EVENTS_MAX)) for subject in about]
+    return [*reads, ("events", (0, EVENTS_MAX)), ("outbox", (DeliveryState.WAITING, EVENTS_MAX))] if about else reads
+
+
+def of_events(truth: Truth) -> list[Call]:
+    """All that can be read of events, the pages of one subject among it."""
+    pages = truth.pointers(SUBJECTS[0], None, EVENTS_MAX)[::3]
+    return [
+        *(("pointers", (subject, None, EVENTS_MAX)) for subject in SUBJECTS),
+        *(("pointers", (SUBJECTS[0], after, 3)) for after in pages),
+        ("events", (0, EVENTS_MAX)),
+        ("events_between", (min(TIMES), max(TIMES), None, EVENTS_MAX)),
+        ("events_between", (min(TIMES), max(TIMES) + 1, (TIMES[0], "88.118.9/"), 3)),
+        *(("outbox", (state, EVENTS_MAX)) for state in (DeliveryState.WAITING, DeliveryState.DEAD)),
+        ("deliveries", (0, EVENTS_MAX)),
+        ("deliveries", (2**53, EVENTS_MAX)),
+    ]
 
 
 def everything(truth: Truth, *, history: bool) -> list[Call]:
@@ -261,7 +285,7 @@ def everything(truth: Truth, *, history: bool) -> list[Call]:
     for zone, keys in zones_of([*((zone, key) for zone in ZONES for key in KEYS), *truth.keys]).items():
         reads.append(("earlier", (zone, list(dict.fromkeys(keys)))))
     reads.append(("claimants", (sorted({*CLAIMS, *truth.owners}),)))
-    return [*reads, *(("any_within", (prefix,)) for prefix in PREFIXES)]
+    return [*reads, *(("any_within", (prefix,)) for prefix in PREFIXES), *of_events(truth)]
 
 
 def _sample(names: Sequence[str]) -> Sequence[str]:
@@ -273,9 +297,15 @@ def _happened(changes: Sequence[Change]) -> tuple[Told, ...]:
     for change in changes:
         subjects = [*change.identifiers, *change.prefixes]
         assert len(dict(subjects)) == len(subjects), "one subject twice in a change"
-    return tuple(Told(frozenset(c.identifiers), frozenset(c.prefixes)) for c in changes if c.identifiers or c.prefixes)
+        assert len(set(change.events)) == len(change.events), "one subject twice in a change"
+    told = [Told(frozenset(c.identifiers), frozenset(c.prefixes), frozenset(c.events)) for c in changes]
+    return tuple(one for one in told if one != Told())
 
 
 def _plain(call: str, answer: Any) -> Any:
-    """Grants come in any order."""
+    """Grants and deliveries come in any order, events under numbers of their engine's."""
+    if call in {"outbox", "deliveries"}:
+        return sorted(answer, key=lambda one: one.key)
+    if call in {"events", "events_between"}:
+        return [one if isinstance(one, tuple) else (one.time_ms, one.event) for one in answer]
     return sorted(answer, key=lambda grant: grant.prefix) if call == "grants" else answer

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from registry.storage import Claim, Earlier, Grant, Head, Outcome, Write
+from registry.storage import Claim, Delivery, DeliveryState, Earlier, Grant, Head, Mention, Outcome, Write
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Told:
 
     identifiers: frozenset[tuple[str, int]] = frozenset()
     prefixes: frozenset[tuple[str, int]] = frozenset()
+    events: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -30,6 +31,9 @@ class Truth:
     granted: dict[str, Grant] = field(default_factory=dict)
     own_chains: dict[str, tuple[bytes, ...]] = field(default_factory=dict)
     told: tuple[Told, ...] = ()
+    pointed: frozenset[Mention] = frozenset()
+    recorded: tuple[tuple[int, str], ...] = ()  # time and name of each event
+    waiting: dict[tuple[str, str], Delivery] = field(default_factory=dict)
 
     def copy(self) -> Truth:
         return Truth(
@@ -39,6 +43,9 @@ class Truth:
             dict(self.granted),
             dict(self.own_chains),
             self.told,
+            self.pointed,
+            self.recorded,
+            dict(self.waiting),
         )
 
     # Changes
@@ -47,8 +54,21 @@ class Truth:
         outcomes = [self._commit(write) for write in writes]
         changed = {w.identifier: w.head.version for w, o in zip(writes, outcomes, strict=True) if o is _COMMITTED}
         if changed:
-            self.told += (Told(identifiers=frozenset(changed.items())),)
+            events = [w for w, o in zip(writes, outcomes, strict=True) if o is _COMMITTED and w.mentions]
+            self._point(events)
+            near = {m.subject for w in events for m in w.mentions} - {name for w in events for name in w.outbound}
+            told = frozenset(name for name in near if ":" not in name)
+            self.told += (Told(identifiers=frozenset(changed.items()), events=told),)
         return outcomes
+
+    def _point(self, events: Sequence[Write]) -> None:
+        for write in events:
+            self.pointed |= frozenset(write.mentions)
+            self.recorded += ((write.mentions[0].time_ms, write.identifier),)
+            for name in write.outbound:
+                about = [m for m in write.mentions if m.subject == name]
+                roles = tuple(sorted({m.role for m in about}))
+                self.waiting[name, write.identifier] = Delivery(name, write.identifier, about[0].time_ms, roles)
 
     def _commit(self, write: Write) -> Outcome:
         before = self.writes.get(write.identifier, ())
@@ -86,7 +106,40 @@ class Truth:
     def put_chain(self, zone: str, chain: Sequence[bytes]) -> None:
         self.own_chains[zone] = tuple(chain)
 
+    def put_pointers(self, mentions: Sequence[Mention]) -> list[Mention]:
+        new = [mention for mention in dict.fromkeys(mentions) if mention not in self.pointed]
+        self.pointed |= frozenset(new)
+        if new:
+            self.told += (Told(events=frozenset(mention.subject for mention in new)),)
+        return new
+
+    def settle(self, tried: Sequence[Delivery]) -> None:
+        for one in tried:
+            if one.state is DeliveryState.DONE:
+                self.waiting.pop(one.key, None)
+            else:
+                self.waiting[one.key] = one
+
     # Reads
+
+    def pointers(self, subject: str, after: Mention | None, most: int) -> list[Mention]:
+        found = sorted(mention for mention in self.pointed if mention.subject == subject)
+        return [mention for mention in found if after is None or mention > after][:most]
+
+    def events(self, after_sequence: int, most: int) -> list[tuple[int, str]]:
+        return list(self.recorded[:most])  # asked from the first on: numbers are each engine's own
+
+    def events_between(
+        self, start_ms: int, end_ms: int, after: tuple[int, str] | None, most: int
+    ) -> list[tuple[int, str]]:
+        found = sorted(one for one in self.recorded if start_ms <= one[0] < end_ms)
+        return [one for one in found if after is None or one > after][:most]
+
+    def outbox(self, state: DeliveryState, most: int) -> list[Delivery]:
+        return [one for one in self.waiting.values() if one.state is state][:most]
+
+    def deliveries(self, due_ms: int, most: int) -> list[Delivery]:
+        return [one for one in self.outbox(DeliveryState.WAITING, most) if one.next_at_ms <= due_ms]
 
     def heads(self, identifiers: Sequence[str]) -> dict[str, Head]:
         return {name: self.writes[name][-1].head for name in identifiers if name in self.writes}

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from idtrace import wire
 from idtrace.record import Status
-from registry.storage import Claim, Grant, Write
+from registry.outbox import done, failed, revived
+from registry.storage import Claim, Delivery, DeliveryState, Grant, Mention, Write
 from tests.contract.truth import Truth
 from tests.core_fixtures import NOW, delegate, delegation, links
 from tests.registry_fixtures import ENDED, typed_record, write_of
@@ -74,7 +75,55 @@ def batch(truth: Truth, wishes: Iterable[int]) -> list[Write]:
     return writes
 
 
+# Things, places and homes elsewhere that events are about; times on both sides of a month's and an hour's end.
+SUBJECTS: Final = ("88.118.8/BOX", "88.118.9/BOX", "urn:epc:id:sgln:952005385.011.0", "86.1.5/DOSE-1", "86.1.5/DOSE-2")
+AWAY: Final = SUBJECTS[3:]
+MONTH_MS: Final = 30 * 86_400_000
+TIMES: Final = tuple(NOW * 1000 // MONTH_MS * MONTH_MS + off for off in (0, -1, 1, 3_600_000, -MONTH_MS, 5))
+ROLES: Final = ("epc", "parent")
+
+
+def _about(write: Write, wish: int) -> Write:
+    """A first version as an event; later ones are none."""
+    wish, some = divmod(wish, 2 ** len(SUBJECTS))
+    subjects = [name for n, name in enumerate(SUBJECTS) if some >> n & 1]
+    if write.head.version > 1 or not subjects:
+        return write
+    time_ms = TIMES[wish % len(TIMES)]
+    roles = ROLES if wish % 2 else ROLES[:1]
+    mentions = tuple(Mention(name, time_ms, write.identifier, role) for name in subjects for role in roles)
+    return replace(write, mentions=mentions, outbound=tuple(name for name in subjects if name in AWAY))
+
+
+def pointers(number: int) -> list[Mention]:
+    """Some that come from elsewhere, mostly new ones, and now and then one twice."""
+    number, count = divmod(number, 4)
+    number, twice = divmod(number, 2)
+    found = []
+    for n in range(count):
+        subject, time_ms = SUBJECTS[(number + n) % 2], TIMES[(number // 2 + n) % len(TIMES)]
+        found.append(Mention(subject, time_ms, f"86.1.5/E-{(number // 12 + n) % 50}", ROLES[n % 2]))
+    return found + found[:1] * twice
+
+
+def tried(truth: Truth, number: int) -> list[Delivery]:
+    """What became of some that wait, or are dead."""
+    kept, settled = sorted(truth.waiting.values(), key=lambda one: one.key), []
+    for n, one in enumerate(kept[:6]):
+        if one.state is DeliveryState.DEAD:
+            settled.append(revived(one, now_ms=NOW))
+        elif number >> n & 1:
+            settled.append(done(one))
+        else:
+            settled.append(failed(one, "no answer", now_ms=NOW, chance=0.5, for_good=number % 5 == 0))
+    return settled
+
+
 def _write_of(truth: Truth, wish: int) -> Write:
+    return _about(_plain_write_of(truth, wish), wish // 7)
+
+
+def _plain_write_of(truth: Truth, wish: int) -> Write:
     wish, which = divmod(wish, 2 * len(NAMES))
     name = NAMES[which % len(NAMES)] if which < len(NAMES) else NAMES[0]
     wish, key = divmod(wish, len(KEYS))
@@ -89,7 +138,8 @@ def _write_of(truth: Truth, wish: int) -> Write:
 def bulk(truth: Truth, size: int) -> list[Write]:
     """The next version of so many identifiers that nothing else writes."""
     names = [f"88.118.9/BULK-{n:04}" for n in range(size)]
-    return [next_write(truth, name, f"{name[9:]}-{len(truth.writes.get(name, ()))}", "88.118.9") for name in names]
+    writes = [next_write(truth, name, f"{name[9:]}-{len(truth.writes.get(name, ()))}", "88.118.9") for name in names]
+    return [_about(write, n * 5) for n, write in enumerate(writes)]
 
 
 def grant(truth: Truth, wish: int) -> tuple[Grant, Grant | None, tuple[str, str], bytes]:
@@ -131,12 +181,14 @@ def race(truth: Truth, kind: int, number: int, wish: int) -> tuple[Call, Call]:
         twice = _write_of(truth, wish)
         return _commits(twice, twice)
     name, keys = f"88.118.9/RACE-{number}", [f"race-{number:05}-{who}" for who in "ab"]
+    about = wish if kind == 4 else 0  # two that have nothing to do with each other may both be events
     names = [name, name] if kind == 1 else [f"{name}-a", f"{name}-b"]  # one identifier, two proposals
     if kind == 2:  # one key, two identifiers
         keys[1] = keys[0]
     # One value that is unique, two identifiers; else two that have nothing to do with each other.
     claims = (Claim("88.118/c", "race", number.to_bytes(32, "big")),) if kind == 3 else ()
-    return _commits(*(write(n, key, "88.118.9", claims=claims) for n, key in zip(names, keys, strict=True)))
+    writes = [write(n, key, "88.118.9", claims=claims) for n, key in zip(names, keys, strict=True)]
+    return _commits(*(_about(one, about) for one in writes))
 
 
 # Of the kinds of races the first about a prefix, and how many there are.
