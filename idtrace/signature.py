@@ -50,6 +50,7 @@ class Kind(Enum):
     CURRENCY = ("idtrace/currency/v1", "application/vnd.idtrace.currency.v1+json")
     COMMAND = ("idtrace/command/v1", "application/vnd.idtrace.command.v1+json")
     ROOT_KEYS = ("idtrace/root-keys/v1", "application/vnd.idtrace.root-keys.v1+json")
+    VERDICT = ("idtrace/verdict/v1", "application/vnd.idtrace.verdict.v1+json")
 
     @property
     def domain(self) -> bytes:

@@ -23,6 +23,7 @@ from typing import Final
 
 from idtrace.canonical import BODY_BYTES_MAX
 from idtrace.chain import CLOCK_SKEW_SECONDS
+from idtrace.epcis.model import Event
 from idtrace.errors import InputError, Reason, RefusedError
 from idtrace.identifier import Identifier
 from idtrace.record import Record, RecordBody, RecordKind, Status
@@ -59,6 +60,7 @@ class Proposal:
     body: RecordBody
     sealed: SealedIn | None = None
     mentions: tuple[Mention, ...] = ()  # what the event says something of, where the record is an event's
+    event: Event | None = None  # the event itself, where the record is one's
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,6 +100,41 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class CaptureConfig:
+    """Whether who reports events needs a licence of its parent, and the key by which the node signs for others.
+
+    ``key`` is a record key of the zone ``party`` ("" and None: the node signs nobody's events). Licences are not
+    required by default: a tree that gives none works, and a verdict asks for them in any case.
+    """
+
+    licences_required: bool = False
+    key: Path | None = None
+    party: Prefix | None = None
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, object], base: Path) -> CaptureConfig:
+        """Read the table ``capture`` of a node's configuration.
+
+        Raises:
+            InputError: naming the key and the rule.
+        """
+        table = mapping.get("capture", {})
+        if not isinstance(table, Mapping):
+            raise InputError(Reason.FIELD_MALFORMED, "setting capture is not a table", field="capture")
+        settings = Settings(table, base, table="capture")
+        licences, key, party = settings.text("licences", "off"), settings.text("key", ""), settings.text("party", "")
+        settings.end()
+        if licences not in {"required", "off"}:
+            rule = "setting capture.licences is neither required nor off"
+            raise InputError(Reason.FIELD_MALFORMED, rule, field="capture.licences")
+        if bool(key) != bool(party):
+            rule = "a key signs for one party: capture.key and capture.party go together"
+            raise InputError(Reason.FIELD_MALFORMED, rule, field="capture.key")
+        zone = Prefix.parse_canonical(party, field="capture.party") if party else None
+        return cls(licences == "required", base / key if key else None, zone)
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryConfig:
     """What an operator decides. Paths are absolute or relative to the configuration file."""
 
@@ -114,6 +149,7 @@ class RegistryConfig:
     refresh_seconds: float
     log_level: str
     log: LogConfig | None
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object], base: Path) -> RegistryConfig:
@@ -122,7 +158,9 @@ class RegistryConfig:
         Raises:
             InputError: naming the key and the rule.
         """
-        settings = Settings({key: value for key, value in mapping.items() if key not in {"storage", "log"}}, base)
+        settings = Settings(
+            {key: value for key, value in mapping.items() if key not in {"storage", "log", "capture"}}, base
+        )
         settings.role("registry")
         node_key = settings.path("node_key")
         config = cls(
@@ -149,6 +187,7 @@ class RegistryConfig:
             refresh_seconds=settings.seconds("refresh_seconds", 30.0, least=0.05, most=86_400.0),
             log_level=settings.text("log_level", "INFO"),
             log=LogConfig.parse(mapping, base, node_key),
+            capture=CaptureConfig.parse(mapping, base),
         )
         settings.end()
         if not config.parents and config.zones != {Prefix(())}:

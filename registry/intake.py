@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from idtrace.chain import Context, TrustedChain
@@ -26,6 +26,7 @@ from idtrace.signature import SIGNATURES_MAX, Kind, Signed, signed_hash
 from idtrace.statements import PrefixStatus
 from registry.admission import Intent, Proposal
 from registry.authority import Authority
+from registry.event_rules import mentions_of, read_event
 from registry.storage import SealedIn
 
 _KEY = re.compile(r"[!-~]{8,64}\Z")
@@ -72,7 +73,19 @@ def _proposal(
     chain = authority.trusted(zone, Context.at(now))
     verified = chain.check_record(record, identifier, context)
     check_rules(verified.body, zone, authority)
-    return Proposal(intent, str(zone), idempotency_key, hashed, record, verified.body, sealed)
+    return _proposed(Proposal(intent, str(zone), idempotency_key, hashed, record, verified.body, sealed))
+
+
+def _proposed(proposal: Proposal) -> Proposal:
+    """The proposal with its event, where the record is one's, and with what that mentions.
+
+    Raises:
+        RefusedError, InputError: as :func:`registry.event_rules.read_event`.
+    """
+    event = read_event(proposal.record, proposal.body)
+    if event is None:
+        return proposal
+    return replace(proposal, event=event, mentions=mentions_of(event, proposal.body))
 
 
 def check_rules(body: RecordBody, zone: Prefix, authority: Authority) -> None:
@@ -222,7 +235,7 @@ class Taking:
             )
         body = self._chain().check_content(record, identifier, self._context).body
         check_rules(body, opened.zone, self._authority)
-        return Proposal(Intent.REGISTER, self._zone, key, item_hash, record, body, sealed)
+        return _proposed(Proposal(Intent.REGISTER, self._zone, key, item_hash, record, body, sealed))
 
     def _zone_of(self, prefix: Prefix) -> Prefix:
         zone = self._zones.get(prefix)

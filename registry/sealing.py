@@ -38,7 +38,8 @@ from registry.authority import Authority
 from registry.intake import Batch, OpenedBatch, Taking, open_sealed
 from registry.logbook import require_few_absent
 from registry.receipts import SEQUENCED, WITNESSED, Receipts, check_level
-from registry.sequencer import BATCH_MAX, Result, Sequencer
+from registry.reporters import Reporters
+from registry.sequencer import BATCH_MAX, Result, Sequencer, rolled_back
 from registry.standing import Standing
 from registry.storage import Storage
 
@@ -46,9 +47,13 @@ from registry.storage import Storage
 # ~4 ms with usual records; a body of the largest size takes as long alone.
 CHECKED_AT_ONCE: Final = 128
 CHECKED_BYTES_AT_ONCE: Final = 65_536
+# An event has to be read and written again as well, which takes as long as to check so many bytes of a body.
+EVENT_BYTES: Final = CHECKED_BYTES_AT_ONCE // 8
 _RECORD_TYPE: Final = Kind.RECORD.payload_type
 # Results that are the whole call's, and not one record's.
 _OF_ALL: Final = frozenset({Reason.SEAL_REFUSED, Reason.IDEMPOTENCY_KEY_REUSED})
+# What is there already is no fault of an event's.
+_THERE: Final = Reason.IDENTIFIER_TAKEN
 
 
 class Sealing:
@@ -63,7 +68,9 @@ class Sealing:
         standing: Standing | None,
         *,
         receipts: Receipts,
+        reporters: Reporters,
     ) -> None:
+        self._reporters = reporters
         self._storage = storage
         self._authority = authority
         self._sequencer = sequencer
@@ -83,6 +90,18 @@ class Sealing:
             BusyError: OVERLOADED, SHUTTING_DOWN or CLOCK_BACK.
             OutcomeUnknownError: repeat the call with the same key.
         """
+        return await self.respond(await self.decide(request), request, due)
+
+    async def decide(self, request: registry_pb2.RegisterSealedRequest, *, whole: bool = False) -> list[Result]:
+        """What becomes of each record: b"" where it is committed, or why it is not.
+
+        Args:
+            request: the batch.
+            whole: events of one document, of which all are kept or none (:meth:`Sequencer.submit_whole`).
+
+        Raises:
+            As :meth:`register`.
+        """
         items = request.items
         check_level(request.wait_for)
         if not 0 < len(items) <= BATCH_MAX:
@@ -99,14 +118,12 @@ class Sealing:
             known, _ = await self._known(batch, Seal.parse(seal.payload).zone, hashes)
             if not known:
                 raise
-            results: list[Result] = [b"" if position in known else error for position in range(len(items))]
-        else:
-            known, is_reused = await self._known(batch, opened.zone, hashes)
-            if is_reused:
-                detail = "this key was used for another batch"
-                raise RefusedError(Reason.IDEMPOTENCY_KEY_REUSED, detail, field="idempotency_key")
-            results = await self._results(opened, items, hashes, known)
-        return await self._response(results, request, due)
+            return [b"" if position in known else error for position in range(len(items))]
+        known, is_reused = await self._known(batch, opened.zone, hashes)
+        if is_reused:
+            detail = "this key was used for another batch"
+            raise RefusedError(Reason.IDEMPOTENCY_KEY_REUSED, detail, field="idempotency_key")
+        return await self._results(opened, items, hashes, known, whole=whole)
 
     async def _known(self, batch: Batch, zone: Prefix, hashes: Sequence[bytes]) -> tuple[frozenset[int], bool]:
         """Places that an earlier call with this key and these bytes has committed; and whether another has used it."""
@@ -121,6 +138,8 @@ class Sealing:
         items: Sequence[registry_pb2.SealedItem],
         hashes: Sequence[bytes],
         known: frozenset[int],
+        *,
+        whole: bool,
     ) -> list[Result]:
         """b"" for each record that is committed, or why it is not."""
         taken: dict[int, Proposal] = {}
@@ -144,15 +163,30 @@ class Sealing:
                 results[position] = error
             else:
                 taken[position] = proposal
-        if taken:
-            decided = await self._sequencer.submit_sealed(list(taken.values()), closed=bool(known))
-            results.update(zip(taken, decided, strict=True))
+                spent_bytes += EVENT_BYTES if proposal.event else 0
+        results |= await self._unreportable(taken)
+        if whole and any(isinstance(one, IdtraceError) and one.reason is not _THERE for one in results.values()):
+            results |= {position: rolled_back() for position in taken if position not in results}
+        left = {position: proposal for position, proposal in taken.items() if position not in results}
+        if left:
+            decided = await self._sequencer.submit_sealed(list(left.values()), closed=bool(known), whole=whole)
+            results.update(zip(left, decided, strict=True))
         return _of_each(results)
 
-    async def _response(
+    async def _unreportable(self, taken: Mapping[int, Proposal]) -> dict[int, Result]:
+        """Of the events among them those that their party may not report, and why."""
+        results: dict[int, Result] = {}
+        for position, proposal in taken.items():
+            try:
+                await self._reporters.check(proposal)
+            except IdtraceError as error:
+                results[position] = error
+        return results
+
+    async def respond(
         self, results: Sequence[Result], request: registry_pb2.RegisterSealedRequest, due: float
     ) -> registry_pb2.RegisterSealedResponse:
-        """Positions are those of the commit, in which the records stand one after the other."""
+        """What a caller is told; positions are those of the commit, in which the records stand one after the other."""
         committed = [position for position, result in enumerate(results) if not isinstance(result, IdtraceError)]
         first, checkpoint = await self._logged([request.items[position].payload for position in committed])
         zone = Seal.parse(request.seal.payload).zone

@@ -38,7 +38,7 @@ from idtrace.template import CLASS_DEPTH_MAX
 from registry.admission import Admitted, ClassRecord, Proposal, Repeated, admit, complete, repeated
 from registry.logbook import Stamp, require_few_absent
 from registry.stamping import Stamper
-from registry.storage import Claim, Earlier, Head, Outcome, Storage, Write
+from registry.storage import Claim, Earlier, Head, Mention, Outcome, Storage, Write
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,8 @@ LATEST: Final = 0
 DECIDED_INLINE_MAX: Final = 4
 
 Result = bytes | IdtraceError
+# Which subjects of an event's mentions have their home at another node (registry/pointers.py).
+Away = Callable[[Iterable[Mention]], tuple[str, ...]]
 
 
 @dataclass(slots=True)
@@ -66,6 +68,12 @@ class _Waiting:
     left: int  # results that are still to come
     sealed: bool = False
     closed: bool = False  # sealed, and committed before: nothing of it can be added
+    whole: bool = False  # all of it is committed, or nothing
+
+    @property
+    def alone(self) -> bool:
+        """Whether it is a batch of its own."""
+        return self.sealed or self.whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,9 @@ class Sequencer:
         on_commit: Callable[[], object] = lambda: None,
         *,
         stamper: Stamper | None = None,
+        away: Away = lambda _: (),
     ) -> None:
+        self._away = away
         self._on_commit = on_commit  # called when a batch may be in the store
         self._stamper = stamper  # where the node keeps a log
         self._storage = storage
@@ -111,27 +121,39 @@ class Sequencer:
         """
         return await self._submit(proposals)
 
-    async def submit_sealed(self, proposals: Sequence[Proposal], *, closed: bool) -> list[Result]:
+    async def submit_whole(self, proposals: Sequence[Proposal]) -> list[Result]:
+        """The same for events of a document, at most a batch, no two about one identifier: all are kept, or none is.
+
+        What is there already, by whichever call, stands in nobody's way, since an event's identifier says all of it.
+        Where another one is refused, the rest is too (ROLLED_BACK).
+
+        Raises:
+            BusyError: as :meth:`submit`.
+        """
+        return await self._submit(proposals, whole=True)
+
+    async def submit_sealed(self, proposals: Sequence[Proposal], *, closed: bool, whole: bool = False) -> list[Result]:
         """The same for records under one seal, at most a batch, no two about one identifier; a receipt is empty.
 
         All that win are committed at once and alone. Where the batch was committed before, which ``closed`` says or an
         idempotency key of it shows, nothing more of it ever is (SEAL_CLOSED). Where more are refused than may be
         (SEAL_REFUSED), or a key was used for something else (IDEMPOTENCY_KEY_REUSED), that is the result of all.
+        ``whole`` is as in :meth:`submit_whole`.
 
         Raises:
             BusyError: as :meth:`submit`.
         """
-        return await self._submit(proposals, sealed=True, closed=closed)
+        return await self._submit(proposals, sealed=True, closed=closed, whole=whole)
 
     async def _submit(
-        self, proposals: Sequence[Proposal], *, sealed: bool = False, closed: bool = False
+        self, proposals: Sequence[Proposal], *, sealed: bool = False, closed: bool = False, whole: bool = False
     ) -> list[Result]:
         if self._closing:
             raise BusyError(Reason.SHUTTING_DOWN, "the node is stopping")
         if len(self._pool) + len(proposals) > POOL_MAX:
             raise BusyError(Reason.OVERLOADED, f"{len(self._pool)} registrations are waiting; try again")
         done = asyncio.get_running_loop().create_future()
-        waiting = _Waiting(proposals, [None] * len(proposals), done, len(proposals), sealed, closed)
+        waiting = _Waiting(proposals, [None] * len(proposals), done, len(proposals), sealed, closed, whole)
         self._pool.extend((waiting, position) for position in range(len(proposals)))
         self._wake.set()
         if proposals:
@@ -148,7 +170,7 @@ class Sequencer:
             taken = self._gather()
             proposals = [waiting.proposals[position] for waiting, position in taken]
             try:
-                results = await self._commit(proposals, closed=taken[0][0].closed)
+                results = await self._commit(proposals, closed=taken[0][0].closed, whole=taken[0][0].whole)
             except (BusyError, RefusedError) as error:  # the store knows that nothing was written
                 self._reopen = True
                 results = [error] * len(proposals)
@@ -170,7 +192,7 @@ class Sequencer:
 
     def _gather(self) -> list[tuple[_Waiting, int]]:
         """The next batch: from the front of the pool, up to the first proposal that depends on one before it."""
-        if self._pool[0][0].sealed:
+        if self._pool[0][0].alone:
             return [self._pool.popleft() for _ in self._pool[0][0].proposals]
         taken: list[tuple[_Waiting, int]] = []
         identifiers: set[Identifier] = set()
@@ -179,35 +201,37 @@ class Sequencer:
             waiting, position = self._pool[0]
             proposal = waiting.proposals[position]
             body, key = proposal.body, (proposal.zone, proposal.idempotency_key)
-            if waiting.sealed or body.identifier in identifiers or body.class_id in identifiers or key in keys:
+            if waiting.alone or body.identifier in identifiers or body.class_id in identifiers or key in keys:
                 break
             identifiers.add(body.identifier)
             keys.add(key)
             taken.append(self._pool.popleft())
         return taken
 
-    async def _commit(self, proposals: Sequence[Proposal], *, closed: bool) -> list[Result]:
+    async def _commit(self, proposals: Sequence[Proposal], *, closed: bool, whole: bool) -> list[Result]:
         """Read what is stored, decide and sign receipts, commit, answer."""
         if self._reopen:
             await self._storage.reopen()  # where this raises as well, the next batch tries again
             self._reopen = False
         if self._stamper is None:
-            return await self._commit_at(proposals, self._clock(), None, closed=closed)
+            return await self._commit_at(proposals, self._clock(), None, closed=closed, whole=whole)
         async with self._stamper.turn:
             stamp = self._stamper.stamp()
-            return await self._commit_at(proposals, stamp.now, stamp, closed=closed)
+            return await self._commit_at(proposals, stamp.now, stamp, closed=closed, whole=whole)
 
     async def _commit_at(
-        self, proposals: Sequence[Proposal], now: int, stamp: Stamp | None, *, closed: bool
+        self, proposals: Sequence[Proposal], now: int, stamp: Stamp | None, *, closed: bool, whole: bool
     ) -> list[Result]:
         stored = await self._read(proposals)
-        decide = partial(_decide_all, proposals, stored, now, self._signer, is_logged=stamp is not None)
+        decide = partial(_decide_all, proposals, stored, now, self._signer, self._away, is_logged=stamp is not None)
         if len(proposals) <= DECIDED_INLINE_MAX:
             decided = decide()
         else:
             decided = await asyncio.get_running_loop().run_in_executor(self._thread, decide)
         if proposals[0].sealed is not None:
             decided = _as_one(decided, len(proposals[0].sealed.batch), closed=closed)
+        if whole:
+            decided = _all_or_none(decided)
         writes = [decision for decision in decided if isinstance(decision, Write)]
         outcomes = await self._committed(writes, stamp) if writes else []
         answers = iter(await self._answers(writes, outcomes))
@@ -279,9 +303,9 @@ class Sequencer:
 
 
 def _decide_all(
-    proposals: Sequence[Proposal], stored: _Stored, now: int, signer: Signer, *, is_logged: bool
+    proposals: Sequence[Proposal], stored: _Stored, now: int, signer: Signer, away: Away, *, is_logged: bool
 ) -> list[Write | Result]:
-    return [_decide(proposal, stored, now, signer, is_logged=is_logged) for proposal in proposals]
+    return [_decide(proposal, stored, now, signer, away, is_logged=is_logged) for proposal in proposals]
 
 
 def _as_one(decided: list[Write | Result], sealed: int, *, closed: bool) -> list[Write | Result]:
@@ -301,7 +325,21 @@ def _as_one(decided: list[Write | Result], sealed: int, *, closed: bool) -> list
     return decided
 
 
-def _decide(proposal: Proposal, stored: _Stored, now: int, signer: Signer, *, is_logged: bool) -> Write | Result:
+def _all_or_none(decided: list[Write | Result]) -> list[Write | Result]:
+    """What becomes of the events of one document, once each was decided alone: see :meth:`Sequencer.submit_whole`."""
+    if not any(isinstance(one, IdtraceError) and one.reason is not Reason.IDENTIFIER_TAKEN for one in decided):
+        return decided
+    return [rolled_back() if isinstance(one, Write) else one for one in decided]
+
+
+def rolled_back() -> RefusedError:
+    """Why an event in which nothing is wrong is not kept."""
+    return RefusedError(Reason.ROLLED_BACK, "another event of the document is refused, and so nothing of it is kept")
+
+
+def _decide(
+    proposal: Proposal, stored: _Stored, now: int, signer: Signer, away: Away, *, is_logged: bool
+) -> Write | Result:
     body = proposal.body
     identifier = str(body.identifier)
     head = stored.heads.get(identifier)
@@ -345,6 +383,8 @@ def _decide(proposal: Proposal, stored: _Stored, now: int, signer: Signer, *, is
                 claims=claims,
                 entry=Entry(EntryKind.RECORD, zone, now, signed.payload, by) if is_logged else None,
                 sealed=proposal.sealed,
+                mentions=proposal.mentions,
+                outbound=away(proposal.mentions),
             )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import grpc.aio
@@ -20,15 +22,25 @@ from idtrace.serving.lockfile import lock_file
 from idtrace.serving.rootfile import load_root_keys
 from idtrace.serving.settings import Settings
 from idtrace.signature import Signer
-from idtrace.v1 import delegation_pb2_grpc, registry_pb2_grpc
+from idtrace.v1 import capture_pb2_grpc, delegation_pb2_grpc, pointer_pb2_grpc, registry_pb2_grpc
 from registry.adoption import Adoption
 from registry.authority import Authority
+from registry.capture_service import CaptureService
+from registry.capturing import Capturing
 from registry.changes import Changes
 from registry.config import RegistryConfig
+from registry.delivering import Delivering
 from registry.grants import Grants
+from registry.homes import Homes
+from registry.job_store import JobStore
+from registry.licensing import Licences
 from registry.logbook import LogWriter
+from registry.pointer_service import PointerService
+from registry.pointers import outbound
 from registry.publishing import Publishing
 from registry.receipts import Receipts
+from registry.reporters import Reporters
+from registry.sealing import Sealing
 from registry.sequencer import Sequencer
 from registry.service import DelegationService, RegistryService
 from registry.stamping import Stamper
@@ -36,12 +48,22 @@ from registry.standing import Standing
 from registry.storage import Storage
 from registry.storage_sqlite import SqliteStorage
 
-SERVICES: Final = ("idtrace.v1.RegistryService", "idtrace.v1.DelegationService")
+SERVICES: Final = (
+    "idtrace.v1.RegistryService",
+    "idtrace.v1.DelegationService",
+    "idtrace.v1.PointerService",
+    "idtrace.v1.CaptureService",
+)
 
 
 def wall_clock() -> int:
     """Seconds since the Unix epoch."""
     return int(time.time())
+
+
+def wall_clock_ms() -> int:
+    """Milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
 
 
 async def open_storage(config: RegistryConfig) -> Storage:
@@ -94,6 +116,16 @@ def _receipts(config: RegistryConfig, standing: Standing | None, publishing: Pub
     return Receipts(standing, witnesses, wait_seconds=seconds, waiting_max=(config.edge.in_flight_max + 1) // 2)
 
 
+def _reporters(config: RegistryConfig, storage: Storage, authority: Authority) -> Reporters:
+    licences = Licences(storage, authority, config.parents, wall_clock) if config.capture.licences_required else None
+    return Reporters(storage, licences)
+
+
+def _job_name() -> str:
+    """So long that nobody guesses the job of another."""
+    return secrets.token_hex(16)
+
+
 def _all(*hear: Callable[[], object]) -> Callable[[], None]:
     def told() -> None:
         for one in hear:
@@ -112,9 +144,12 @@ class _Node:
     publishing: Publishing | None
     registry: RegistryService
     delegations: DelegationService
+    pointers: PointerService
+    delivering: Delivering
+    capture: CaptureService
 
 
-async def _built(config: RegistryConfig, storage: Storage) -> _Node:
+async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore) -> _Node:
     """A node on an open store, with what it needs to know read from there.
 
     Raises:
@@ -126,8 +161,8 @@ async def _built(config: RegistryConfig, storage: Storage) -> _Node:
     log_signer, currency_signer = _log_signers(config, passphrase, signer)
     stamper = Stamper(LogWriter(log_signer), wall_clock, time.monotonic) if log_signer else None
     publishing = Publishing(config.log, storage, config.data, wall_clock) if config.log else None
-    news = asyncio.Event()
-    committed = _all(news.set, publishing.grow) if publishing else news.set
+    news, to_deliver = asyncio.Event(), asyncio.Event()
+    committed = _all(news.set, to_deliver.set, *([publishing.grow] if publishing else []))
     grants = Grants(storage, authority, signer.public_key.key_id, wall_clock, committed, stamper=stamper)
     changes = Changes(storage, authority, grants, news)
     await changes.begin()
@@ -135,8 +170,26 @@ async def _built(config: RegistryConfig, storage: Storage) -> _Node:
     key_id = signer.public_key.key_id
     adoption = Adoption(storage, authority, config.parents, wall_clock, key_id, stamper=stamper, on_commit=committed)
     await adoption.begin_log()
-    sequencer = Sequencer(storage, signer, wall_clock, committed, stamper=stamper)
+    away = partial(outbound, authority)
+    sequencer = Sequencer(storage, signer, wall_clock, committed, stamper=stamper, away=away)
+    homes = Homes(authority, config.parents, wall_clock)
+    delivering = Delivering(storage, homes, to_deliver, now_ms=wall_clock_ms, on_commit=news.set)
+    pointers = PointerService(
+        storage, authority, now_ms=wall_clock_ms, monotonic=time.monotonic, on_commit=_all(news.set, to_deliver.set)
+    )
     standing = _standing(storage, authority, log_signer, signer, currency_signer)
+    receipts = _receipts(config, standing, publishing)
+    reporters = _reporters(config, storage, authority)
+    sealing = Sealing(storage, authority, sequencer, wall_clock, standing, receipts=receipts, reporters=reporters)
+    capturing = Capturing(
+        storage=storage,
+        authority=authority,
+        sequencer=sequencer,
+        reporters=reporters,
+        jobs=jobs,
+        clock=wall_clock,
+        signer=load_signer(config.capture.key, passphrase) if config.capture.key else None,
+    )
     registry = RegistryService(
         storage=storage,
         authority=authority,
@@ -145,11 +198,29 @@ async def _built(config: RegistryConfig, storage: Storage) -> _Node:
         changes=changes,
         signer=signer,
         clock=wall_clock,
-        receipts=_receipts(config, standing, publishing),
+        receipts=receipts,
         deadline_seconds_max=config.edge.deadline_seconds_max,
+        sealing=sealing,
+        reporters=reporters,
         standing=standing,
     )
-    return _Node(sequencer, adoption, changes, publishing, registry, DelegationService(authority, grants))
+    return _Node(
+        sequencer,
+        adoption,
+        changes,
+        publishing,
+        registry,
+        DelegationService(authority, grants),
+        pointers,
+        delivering,
+        CaptureService(
+            storage=storage,
+            capturing=capturing,
+            sealing=sealing,
+            receipts=receipts,
+            deadline_seconds_max=config.edge.deadline_seconds_max,
+        ),
+    )
 
 
 async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None = None, stop: asyncio.Event) -> None:
@@ -163,7 +234,8 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
     with lock_file(config.data / "lock", owner="another node runs on this folder", field=str(config.data)):
         storage = await open_storage(config)
         try:
-            await _run(config, await _built(config, storage), on_ready, stop)
+            with closing(JobStore(config.data / "capture-jobs.sqlite3", wall_clock_ms, _job_name)) as jobs:
+                await _run(config, await _built(config, storage, jobs), on_ready, stop)
         finally:
             await storage.close()
 
@@ -174,20 +246,23 @@ async def _run(
     def add_services(server: grpc.aio.Server) -> None:
         registry_pb2_grpc.add_RegistryServiceServicer_to_server(node.registry, server)
         delegation_pb2_grpc.add_DelegationServiceServicer_to_server(node.delegations, server)
+        pointer_pb2_grpc.add_PointerServiceServicer_to_server(node.pointers, server)
+        capture_pb2_grpc.add_CaptureServiceServicer_to_server(node.capture, server)
 
     committing = asyncio.create_task(node.sequencer.run(), name="sequencer")
     adopting = asyncio.create_task(node.adoption.run(config.refresh_seconds), name="adoption")
     telling = asyncio.create_task(node.changes.run(), name="changes")
+    delivering = asyncio.create_task(node.delivering.run(), name="delivering")
     published = asyncio.create_task(node.publishing.run(stop), name="publishing") if node.publishing else None
     # Without a sequencer nothing can be committed, and without the others nothing is told: the node ends, and its
     # supervisor starts it anew.
-    for vital in (committing, telling, published):
+    for vital in (committing, telling, delivering, published):
         if vital is not None:
             vital.add_done_callback(lambda _: stop.set())
     try:
         await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
     finally:
-        for endless in (adopting, telling):
+        for endless in (adopting, telling, delivering):
             endless.cancel()
             with suppress(asyncio.CancelledError):
                 await endless

@@ -30,6 +30,7 @@ from registry.grants import APPLICATION_KEYS_MAX, Grants
 from registry.intake import request_hash, take
 from registry.logbook import LogHead
 from registry.receipts import Receipts, check_level
+from registry.reporters import Reporters
 from registry.sealing import Sealing
 from registry.sequencer import BATCH_MAX, Result, Sequencer
 from registry.standing import Standing
@@ -57,6 +58,8 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         clock: Callable[[], int],
         receipts: Receipts,
         deadline_seconds_max: float,
+        sealing: Sealing,
+        reporters: Reporters,
         standing: Standing | None = None,
     ) -> None:
         self._standing = standing  # where the node keeps a log
@@ -69,7 +72,8 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
         self._clock = clock
         self._receipts = receipts
         self._deadline_seconds_max = deadline_seconds_max
-        self._sealing = Sealing(storage, authority, sequencer, clock, standing, receipts=receipts)
+        self._sealing = sealing
+        self._reporters = reporters
 
     async def Register(self, request: registry_pb2.RegisterRequest, context: Context) -> registry_pb2.RegisterResponse:
         """Register version 1 of an identifier."""
@@ -137,15 +141,17 @@ class RegistryService(registry_pb2_grpc.RegistryServiceServicer):
             message = request.record.SerializeToString(deterministic=True)
             hashed = request_hash(intent, message)
             try:
-                return take(
+                proposal = take(
                     intent, request.idempotency_key, record, hashed=hashed, authority=self._authority, now=self._clock()
                 )
+                await self._reporters.check(proposal)
             except (RefusedError, VerificationError) as error:
                 # A prefix that was disabled since, or a key that was rotated away, does not undo what was committed.
                 identifier = peek_identifier(record.signed.payload)
                 return await self._receipt(request.idempotency_key, identifier, hashed) or error
         except IdtraceError as error:
             return error
+        return proposal
 
     async def _receipt(self, key: str, identifier: Identifier, hashed: bytes) -> bytes | None:
         """The receipt that this very request has had, in whichever zone it was; None where it had none."""
@@ -342,6 +348,7 @@ def public_part(record: Record) -> Record:
 def _told_pb(told: Change) -> registry_pb2.WatchResponse:
     changes = [registry_pb2.Change(prefix=name, version=version) for name, version in told.prefixes]
     changes += [registry_pb2.Change(identifier=name, version=version) for name, version in told.identifiers]
+    changes += [registry_pb2.Change(events=name) for name in told.events]
     return registry_pb2.WatchResponse(sequence=told.sequence, changes=changes, next_within_ms=NEXT_WITHIN_MS)
 
 

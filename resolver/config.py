@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from idtrace.serving.settings import Settings
 from resolver.cache import CacheLimits
 from resolver.effects import Limits
 from resolver.following import WATCHES_MAX
+from resolver.judge_limits import JudgeLimits
 
 # The largest bundle to verify, with room for its frame; a batch of 256 texts of 2 KiB has a quarter of that.
 MESSAGE_BYTES_MAX: Final = BUNDLE_BYTES_MAX + 65_536
@@ -79,6 +80,21 @@ class WatchConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class VerdictConfig:
+    """How this resolver judges. Paths are absolute or relative to the configuration file.
+
+    Attributes:
+        key: private key that signs verdicts; None: none is signed, and nobody is given evidence.
+        policy: a stricter policy than the published one (``idtrace/verdict/policy.py``); None: the published one.
+        limits: what verdicts may cost and how long one is kept.
+    """
+
+    key: Path | None = None
+    policy: Path | None = None
+    limits: JudgeLimits = field(default_factory=JudgeLimits)
+
+
+@dataclass(frozen=True, slots=True)
 class ResolverConfig:
     """What an operator decides. Paths are absolute or relative to the configuration file."""
 
@@ -90,6 +106,7 @@ class ResolverConfig:
     log_level: str
     redis: RedisConfig | None = None
     watch: WatchConfig = WatchConfig()
+    verdict: VerdictConfig = field(default_factory=VerdictConfig)
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object], base: Path) -> ResolverConfig:
@@ -101,7 +118,7 @@ class ResolverConfig:
         Raises:
             InputError: naming the key and the rule.
         """
-        tables = {name: _table(mapping, name, base) for name in ("limits", "cache", "redis", "watch")}
+        tables = {name: _table(mapping, name, base) for name in ("limits", "cache", "redis", "watch", "verdict")}
         settings = Settings({name: value for name, value in mapping.items() if name not in tables}, base)
         settings.role("resolver")
         config = cls(
@@ -122,6 +139,7 @@ class ResolverConfig:
             log_level=settings.text("log_level", "INFO"),
             redis=_redis(tables["redis"], base),
             watch=_watch(tables["watch"]),
+            verdict=_verdict(tables["verdict"], base),
         )
         settings.end()
         return config
@@ -170,6 +188,21 @@ def _watch(table: Settings) -> WatchConfig:
     )
     table.end()
     return watch
+
+
+def _verdict(table: Settings, base: Path) -> VerdictConfig:
+    ours = JudgeLimits()
+    verdict = VerdictConfig(
+        key=_path(table.text("key", ""), base),
+        policy=_path(table.text("policy", ""), base),
+        limits=JudgeLimits(
+            kept=table.integer("kept", ours.kept, least=1, most=1_000_000),
+            kept_seconds=table.integer("kept_seconds", ours.kept_seconds, least=0, most=TTL_SECONDS_MAX),
+            at_once=table.integer("at_once", ours.at_once, least=1, most=256),
+        ),
+    )
+    table.end()
+    return verdict
 
 
 def _path(text: str, base: Path) -> Path | None:

@@ -10,21 +10,26 @@ from typing import Final
 import grpc.aio
 
 from idtrace.errors import InputError, Reason
+from idtrace.identifier import Identifier
 from idtrace.serving.edge import serve
-from idtrace.serving.keyfile import load_secret
+from idtrace.serving.keyfile import load_secret, load_signer
 from idtrace.serving.rootfile import load_root_keys
 from idtrace.v1 import resolver_pb2_grpc
+from idtrace.verdict.policy import Policy, parse_policy
 from resolver.announced import Announced, kept_ms
 from resolver.cache import AnswerCache
 from resolver.cache_redis import RedisCache
-from resolver.config import RedisConfig, ResolverConfig
+from resolver.config import RedisConfig, ResolverConfig, VerdictConfig
 from resolver.driver import Clock, Resolver
 from resolver.following import Following
 from resolver.hearing import Hearing
+from resolver.judging import Judging
+from resolver.pointing import GrpcPointers
 from resolver.redis_link import RedisPlace
 from resolver.service import ResolverService
 from resolver.shared_cache import SHARED_KEY_BYTES_MIN, Keys, Seal
 from resolver.sharing import Sharing
+from resolver.tracing import Tracer
 from resolver.trust import TrustStore
 from resolver.upstream import GrpcUpstream
 from resolver.watching import Watching
@@ -36,22 +41,50 @@ async def run(config: ResolverConfig, *, on_ready: Callable[[str], None] | None 
     """Run a node until ``stop`` is set.
 
     Raises:
-        InputError: the root key's file, the shared key's or the address cannot be used; the field says which.
+        InputError: the root key's file, the shared key's, a verdict's key or policy, or the address cannot be used; the
+            field says which.
     """
-    resolver = build(config, os.environ)
+
+    def on_events(identifier: Identifier) -> None:
+        judging.on_events(identifier)  # nothing is heard before start(), and by then it is there
+
+    resolver = build(config, os.environ, on_events)
+    tracer = Tracer(resolver, GrpcPointers())
+    judging = build_judging(config.verdict, resolver, tracer)
 
     def add_services(server: grpc.aio.Server) -> None:
-        resolver_pb2_grpc.add_ResolverServiceServicer_to_server(ResolverService(resolver), server)
+        service = ResolverService(resolver, tracer=tracer, judging=judging)
+        resolver_pb2_grpc.add_ResolverServiceServicer_to_server(service, server)
 
     try:
         resolver.start()
         await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
     finally:
+        await judging.close()
+        await tracer.close()
         await resolver.close()
 
 
-def build(config: ResolverConfig, environment: Mapping[str, str]) -> Resolver:
+def build_judging(config: VerdictConfig, resolver: Resolver, tracer: Tracer) -> Judging:
+    """What judges, by the operator's policy and key where there are such.
+
+    Raises:
+        InputError: the key or the policy cannot be used.
+    """
+    try:
+        policy = parse_policy(config.policy.read_text("utf-8"), field=str(config.policy)) if config.policy else Policy()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(Reason.POLICY_MALFORMED, f"it cannot be read: {error}", field=str(config.policy)) from None
+    signer = load_signer(config.key) if config.key is not None else None
+    return Judging(resolver, tracer, policy=policy, signer=signer, limits=config.limits)
+
+
+def build(
+    config: ResolverConfig, environment: Mapping[str, str], on_events: Callable[[Identifier], None] | None = None
+) -> Resolver:
     """A resolver with its upstream and, where the configuration names one, its shared cache.
+
+    ``on_events`` is called with each identifier of which a registry tells that there are more events.
 
     Raises:
         InputError: a key's file cannot be used, or the password's variable is not set.
@@ -79,6 +112,8 @@ def build(config: ResolverConfig, environment: Mapping[str, str]) -> Resolver:
             following=following,
         )
     hearing = Hearing(following=following, cache=cache, trust=trust, clock=clock, sharing=sharing)
+    if on_events is not None:
+        hearing.on_events = on_events
     return Resolver(
         anchor=anchor,
         root_endpoints=config.root_endpoints,

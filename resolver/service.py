@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import grpc.aio
 
 from idtrace import wire
 from idtrace.bundle import Verdict
-from idtrace.errors import IdtraceError, InputError, Reason
+from idtrace.errors import IdtraceError, InputError, Reason, RefusedError
 from idtrace.identifier import Identifier
 from idtrace.record import TIME_MAX
 from idtrace.scan import scan
@@ -20,6 +20,10 @@ from idtrace.v1 import resolver_pb2 as pb
 from idtrace.v1 import resolver_pb2_grpc
 from idtrace.verification import Report, verify_bundle
 from resolver.driver import Answer, Resolver, Source
+from resolver.judge_service import judged_to_pb
+from resolver.judging import Judging
+from resolver.trace_service import parts
+from resolver.tracing import Tracer
 
 # The longest text that a scanner or a browser hands over in one piece; measured in UTF-8.
 TEXT_BYTES_MAX: Final = 2_048
@@ -46,8 +50,16 @@ _SOURCES: Final = {
 class ResolverService(resolver_pb2_grpc.ResolverServiceServicer):
     """``idtrace.v1.ResolverService`` over one :class:`Resolver`."""
 
-    def __init__(self, resolver: Resolver, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        clock: Callable[[], float] = time.time,
+        tracer: Tracer | None = None,
+        judging: Judging | None = None,
+    ) -> None:
         self._resolver = resolver
+        self._tracer = tracer
+        self._judging = judging
         self._clock = clock
 
     async def Resolve(
@@ -103,6 +115,38 @@ class ResolverService(resolver_pb2_grpc.ResolverServiceServicer):
             raise InputError(Reason.FIELD_MALFORMED, f"at is within 0 and {TIME_MAX}", field="at")
         bundle = wire.bundle_from_bytes(request.bundle)
         return _report_to_pb(verify_bundle(bundle, self._resolver.anchor, now=request.at or int(self._clock())))
+
+    async def Trace(
+        self, request: pb.TraceRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.TraceResponse]:
+        """Tell where a thing has been.
+
+        Raises:
+            InputError: the text is no identifier.
+            RefusedError: NOT_AUTHORITATIVE where this resolver does not trace.
+            BusyError: too many traces or walks are under way.
+        """
+        del context
+        if self._tracer is None:
+            raise RefusedError(Reason.NOT_AUTHORITATIVE, "this resolver does not trace")
+        traced = await self._tracer.trace(_identifier(request.text))
+        for part in parts(traced):
+            yield part
+
+    async def Judge(self, request: pb.JudgeRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.JudgeResponse:
+        """Say whether a thing may be used.
+
+        Raises:
+            InputError: the text is no identifier; or there is no key to sign evidence with, or it is too large.
+            RefusedError: NOT_AUTHORITATIVE where this resolver does not judge.
+            BusyError: too many verdicts, traces or walks are under way.
+        """
+        del context
+        if self._judging is None:
+            raise RefusedError(Reason.NOT_AUTHORITATIVE, "this resolver does not judge")
+        judged = await self._judging.judge(_identifier(request.text), fresh=request.fresh)
+        evidence = self._judging.evidence(judged) if request.evidence else b""
+        return judged_to_pb(judged, self._judging.policy, evidence)
 
     async def _resolve(self, request: pb.ResolveRequest) -> pb.ResolveResponse:
         answer = await self._resolver.resolve(_identifier(request.text), fresh=request.fresh)

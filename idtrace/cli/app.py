@@ -15,7 +15,22 @@ from rich.padding import Padding
 from rich.text import Text
 from typer.core import TyperGroup
 
-from idtrace.cli import audit, delegate, key, node, prefix, register, resolve, scan, store, update, verify, witness
+from idtrace.cli import (
+    audit,
+    capture,
+    delegate,
+    key,
+    node,
+    party,
+    prefix,
+    register,
+    resolve,
+    scan,
+    store,
+    update,
+    verify,
+    witness,
+)
 from idtrace.cli.exits import MEANINGS, ExitCode, Failure, local_code
 from idtrace.cli.output import Output, failure_of, pairs
 from idtrace.errors import IdtraceError, InputError, Reason
@@ -115,8 +130,10 @@ def begin(
 
 app.add_typer(key.app, name="key")
 app.add_typer(prefix.app, name="prefix")
+app.add_typer(party.app, name="party")
 app.command()(delegate.delegate)
 app.command()(register.register)
+app.command()(capture.capture)
 app.command()(update.update)
 app.command()(update.retire)
 app.command()(resolve.resolve)

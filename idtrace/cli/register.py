@@ -229,7 +229,7 @@ def _register_file(report: _Report, file: Path, defaults: Defaults, way: _Way) -
     total = count_lines(file)
     report.begin()
     started = time.monotonic()
-    with Journal(report.journal_file, way.signer) as journal, _progress(output) as progress:
+    with Journal(report.journal_file, way.signer) as journal, progress_bar(output) as progress:
         task = progress.add_task("registering", total=total)
         if journal.done:
             output.note(f"{report.journal_file.name} has {len(journal.done):,} lines: going on from there")
@@ -340,7 +340,8 @@ class _Report:
             self.output.note(f"… and {more:,} more in {self.errors_file}")
 
 
-def _progress(output: Output) -> Progress:
+def progress_bar(output: Output) -> Progress:
+    """A bar on stderr while somebody looks; it leaves nothing behind."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -41,6 +41,9 @@ _BY_REASON: Final = {
     Reason.NOT_AUTHORITATIVE: grpc.StatusCode.NOT_FOUND,
     Reason.WRITE_CONFLICT: grpc.StatusCode.ABORTED,
     Reason.CHANGES_GONE: grpc.StatusCode.OUT_OF_RANGE,
+    Reason.LICENCE_UNREACHABLE: grpc.StatusCode.UNAVAILABLE,
+    Reason.ROLLED_BACK: grpc.StatusCode.ABORTED,
+    Reason.JOB_UNKNOWN: grpc.StatusCode.NOT_FOUND,
 }
 _FAMILIES: Final[dict[str, type[IdtraceError]]] = {
     "INVALID_ARGUMENT": InputError,

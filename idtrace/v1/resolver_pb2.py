@@ -25,17 +25,21 @@ _sym_db = _symbol_database.Default()
 from idtrace.v1 import record_pb2 as idtrace_dot_v1_dot_record__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19idtrace/v1/resolver.proto\x12\nidtrace.v1\x1a\x17idtrace/v1/record.proto\"-\n\x0eResolveRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x66resh\x18\x02 \x01(\x08\"\x99\x02\n\x0fResolveResponse\x12\x12\n\nidentifier\x18\x01 \x01(\t\x12$\n\x07verdict\x18\x02 \x01(\x0e\x32\x13.idtrace.v1.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\"\n\x06\x62undle\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.Bundle\x12\"\n\x06source\x18\x06 \x01(\x0e\x32\x12.idtrace.v1.Source\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\r\x12\x0e\n\x06ttl_ms\x18\x08 \x01(\r\x12\x16\n\x0eupstream_calls\x18\t \x01(\r\x12\x1a\n\runfollowed_ms\x18\n \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_unfollowed_ms\"@\n\x13ResolveBatchRequest\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.idtrace.v1.ResolveRequest\"G\n\x14ResolveBatchResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.idtrace.v1.ResolveBatchResult\"z\n\x12ResolveBatchResult\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1b.idtrace.v1.ResolveResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.idtrace.v1.ResolveErrorH\x00\x42\x08\n\x06result\"K\n\x0cResolveError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"+\n\rVerifyRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\n\n\x02\x61t\x18\x02 \x01(\x03\"h\n\x0eVerifyResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12$\n\x07verdict\x18\x02 \x01(\x0e\x32\x13.idtrace.v1.Verdict\x12!\n\x06\x63hecks\x18\x03 \x03(\x0b\x32\x11.idtrace.v1.Check\"W\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08not_made\x18\x05 \x01(\x08*\x87\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_FOUND\x10\x01\x12\x12\n\x0eVERDICT_ABSENT\x10\x02\x12\x10\n\x0cVERDICT_GONE\x10\x03\x12\x17\n\x13VERDICT_UNREACHABLE\x10\x04\x12\x11\n\rVERDICT_BOGUS\x10\x05*V\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_CACHE\x10\x01\x12\x0f\n\x0bSOURCE_WALK\x10\x02\x12\x11\n\rSOURCE_SHARED\x10\x03\x32\xe9\x01\n\x0fResolverService\x12\x42\n\x07Resolve\x12\x1a.idtrace.v1.ResolveRequest\x1a\x1b.idtrace.v1.ResolveResponse\x12Q\n\x0cResolveBatch\x12\x1f.idtrace.v1.ResolveBatchRequest\x1a .idtrace.v1.ResolveBatchResponse\x12?\n\x06Verify\x12\x19.idtrace.v1.VerifyRequest\x1a\x1a.idtrace.v1.VerifyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19idtrace/v1/resolver.proto\x12\nidtrace.v1\x1a\x17idtrace/v1/record.proto\"-\n\x0eResolveRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x66resh\x18\x02 \x01(\x08\"\x99\x02\n\x0fResolveResponse\x12\x12\n\nidentifier\x18\x01 \x01(\t\x12$\n\x07verdict\x18\x02 \x01(\x0e\x32\x13.idtrace.v1.Verdict\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\"\n\x06\x62undle\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.Bundle\x12\"\n\x06source\x18\x06 \x01(\x0e\x32\x12.idtrace.v1.Source\x12\x0e\n\x06\x61ge_ms\x18\x07 \x01(\r\x12\x0e\n\x06ttl_ms\x18\x08 \x01(\r\x12\x16\n\x0eupstream_calls\x18\t \x01(\r\x12\x1a\n\runfollowed_ms\x18\n \x01(\rH\x00\x88\x01\x01\x42\x10\n\x0e_unfollowed_ms\"@\n\x13ResolveBatchRequest\x12)\n\x05items\x18\x01 \x03(\x0b\x32\x1a.idtrace.v1.ResolveRequest\"G\n\x14ResolveBatchResponse\x12/\n\x07results\x18\x01 \x03(\x0b\x32\x1e.idtrace.v1.ResolveBatchResult\"z\n\x12ResolveBatchResult\x12/\n\x08response\x18\x01 \x01(\x0b\x32\x1b.idtrace.v1.ResolveResponseH\x00\x12)\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x18.idtrace.v1.ResolveErrorH\x00\x42\x08\n\x06result\"K\n\x0cResolveError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"+\n\rVerifyRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\x0c\x12\n\n\x02\x61t\x18\x02 \x01(\x03\"h\n\x0eVerifyResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12$\n\x07verdict\x18\x02 \x01(\x0e\x32\x13.idtrace.v1.Verdict\x12!\n\x06\x63hecks\x18\x03 \x03(\x0b\x32\x11.idtrace.v1.Check\"W\n\x05\x43heck\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06passed\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\x12\x10\n\x08not_made\x18\x05 \x01(\x08\"\x1c\n\x0cTraceRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\"\xf2\x01\n\rTraceResponse\x12%\n\x04step\x18\x01 \x01(\x0b\x32\x15.idtrace.v1.TraceStepH\x00\x12\'\n\x05paper\x18\x02 \x01(\x0b\x32\x16.idtrace.v1.TracePaperH\x00\x12#\n\x03gap\x18\x03 \x01(\x0b\x32\x14.idtrace.v1.TraceGapH\x00\x12\x37\n\rcontradiction\x18\x04 \x01(\x0b\x32\x1e.idtrace.v1.TraceContradictionH\x00\x12+\n\x07summary\x18\x05 \x01(\x0b\x32\x18.idtrace.v1.TraceSummaryH\x00\x42\x06\n\x04part\"j\n\tTraceStep\x12\r\n\x05\x61t_ms\x18\x01 \x01(\x03\x12\x0b\n\x03via\x18\x02 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x11\x12\x0e\n\x06voided\x18\x04 \x01(\x08\x12\"\n\x06\x62undle\x18\x05 \x01(\x0b\x32\x12.idtrace.v1.Bundle\"0\n\nTracePaper\x12\"\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x12.idtrace.v1.Bundle\"G\n\x08TraceGap\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x0c\n\x04node\x18\x04 \x01(\t\"S\n\x12TraceContradiction\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\x12\x10\n\x08\x65vidence\x18\x04 \x03(\t\"t\n\x0cTraceSummary\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06now_ms\x18\x02 \x01(\x03\x12\r\n\x05steps\x18\x03 \x01(\r\x12\x0e\n\x06papers\x18\x04 \x01(\r\x12\x0c\n\x04gaps\x18\x05 \x01(\r\x12\x16\n\x0e\x63ontradictions\x18\x06 \x01(\r\"=\n\x0cJudgeRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05\x66resh\x18\x02 \x01(\x08\x12\x10\n\x08\x65vidence\x18\x03 \x01(\x08\"\xd3\x02\n\rJudgeResponse\x12\x12\n\nidentifier\x18\x01 \x01(\t\x12\x1c\n\x03use\x18\x02 \x01(\x0e\x32\x0f.idtrace.v1.Use\x12%\n\x08\x66indings\x18\x03 \x03(\x0b\x32\x13.idtrace.v1.Finding\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x0e\n\x06now_ms\x18\x05 \x01(\x03\x12\x10\n\x08until_ms\x18\x06 \x01(\x03\x12\"\n\x06source\x18\x07 \x01(\x0e\x32\x12.idtrace.v1.Source\x12\x0e\n\x06\x61ge_ms\x18\x08 \x01(\r\x12\x1a\n\runfollowed_ms\x18\t \x01(\rH\x00\x88\x01\x01\x12\x0b\n\x03lot\x18\n \x01(\t\x12\x0e\n\x06\x65xpiry\x18\x0b \x01(\t\x12\x12\n\nproduct_en\x18\x0c \x01(\t\x12\x12\n\nproduct_zh\x18\r \x01(\t\x12\x10\n\x08\x65vidence\x18\x0e \x01(\x0c\x42\x10\n\x0e_unfollowed_ms\"\xfc\x01\n\x07\x46inding\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12!\n\x08severity\x18\x02 \x01(\x0e\x32\x0f.idtrace.v1.Use\x12\x12\n\x05\x61t_ms\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x0f\n\x07text_en\x18\x04 \x01(\t\x12\x0f\n\x07text_zh\x18\x05 \x01(\t\x12/\n\x06values\x18\x06 \x03(\x0b\x32\x1f.idtrace.v1.Finding.ValuesEntry\x12\x10\n\x08\x65vidence\x18\x07 \x03(\t\x12\x0e\n\x06source\x18\x08 \x01(\t\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_at_ms*\x87\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x11\n\rVERDICT_FOUND\x10\x01\x12\x12\n\x0eVERDICT_ABSENT\x10\x02\x12\x10\n\x0cVERDICT_GONE\x10\x03\x12\x17\n\x13VERDICT_UNREACHABLE\x10\x04\x12\x11\n\rVERDICT_BOGUS\x10\x05*V\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_CACHE\x10\x01\x12\x0f\n\x0bSOURCE_WALK\x10\x02\x12\x11\n\rSOURCE_SHARED\x10\x03*I\n\x03Use\x12\x13\n\x0fUSE_UNSPECIFIED\x10\x00\x12\x0b\n\x07USE_USE\x10\x01\x12\x0c\n\x08USE_HOLD\x10\x02\x12\x12\n\x0eUSE_DO_NOT_USE\x10\x03\x32\xe7\x02\n\x0fResolverService\x12\x42\n\x07Resolve\x12\x1a.idtrace.v1.ResolveRequest\x1a\x1b.idtrace.v1.ResolveResponse\x12Q\n\x0cResolveBatch\x12\x1f.idtrace.v1.ResolveBatchRequest\x1a .idtrace.v1.ResolveBatchResponse\x12?\n\x06Verify\x12\x19.idtrace.v1.VerifyRequest\x1a\x1a.idtrace.v1.VerifyResponse\x12>\n\x05Trace\x12\x18.idtrace.v1.TraceRequest\x1a\x19.idtrace.v1.TraceResponse0\x01\x12<\n\x05Judge\x12\x18.idtrace.v1.JudgeRequest\x1a\x19.idtrace.v1.JudgeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'idtrace.v1.resolver_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VERDICT']._serialized_start=978
-  _globals['_VERDICT']._serialized_end=1113
-  _globals['_SOURCE']._serialized_start=1115
-  _globals['_SOURCE']._serialized_end=1201
+  _globals['_FINDING_VALUESENTRY']._loaded_options = None
+  _globals['_FINDING_VALUESENTRY']._serialized_options = b'8\001'
+  _globals['_VERDICT']._serialized_start=2347
+  _globals['_VERDICT']._serialized_end=2482
+  _globals['_SOURCE']._serialized_start=2484
+  _globals['_SOURCE']._serialized_end=2570
+  _globals['_USE']._serialized_start=2572
+  _globals['_USE']._serialized_end=2645
   _globals['_RESOLVEREQUEST']._serialized_start=66
   _globals['_RESOLVEREQUEST']._serialized_end=111
   _globals['_RESOLVERESPONSE']._serialized_start=114
@@ -54,6 +58,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERIFYRESPONSE']._serialized_end=886
   _globals['_CHECK']._serialized_start=888
   _globals['_CHECK']._serialized_end=975
-  _globals['_RESOLVERSERVICE']._serialized_start=1204
-  _globals['_RESOLVERSERVICE']._serialized_end=1437
+  _globals['_TRACEREQUEST']._serialized_start=977
+  _globals['_TRACEREQUEST']._serialized_end=1005
+  _globals['_TRACERESPONSE']._serialized_start=1008
+  _globals['_TRACERESPONSE']._serialized_end=1250
+  _globals['_TRACESTEP']._serialized_start=1252
+  _globals['_TRACESTEP']._serialized_end=1358
+  _globals['_TRACEPAPER']._serialized_start=1360
+  _globals['_TRACEPAPER']._serialized_end=1408
+  _globals['_TRACEGAP']._serialized_start=1410
+  _globals['_TRACEGAP']._serialized_end=1481
+  _globals['_TRACECONTRADICTION']._serialized_start=1483
+  _globals['_TRACECONTRADICTION']._serialized_end=1566
+  _globals['_TRACESUMMARY']._serialized_start=1568
+  _globals['_TRACESUMMARY']._serialized_end=1684
+  _globals['_JUDGEREQUEST']._serialized_start=1686
+  _globals['_JUDGEREQUEST']._serialized_end=1747
+  _globals['_JUDGERESPONSE']._serialized_start=1750
+  _globals['_JUDGERESPONSE']._serialized_end=2089
+  _globals['_FINDING']._serialized_start=2092
+  _globals['_FINDING']._serialized_end=2344
+  _globals['_FINDING_VALUESENTRY']._serialized_start=2289
+  _globals['_FINDING_VALUESENTRY']._serialized_end=2334
+  _globals['_RESOLVERSERVICE']._serialized_start=2648
+  _globals['_RESOLVERSERVICE']._serialized_end=3007
 # @@protoc_insertion_point(module_scope)

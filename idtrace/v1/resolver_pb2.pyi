@@ -84,6 +84,34 @@ SOURCE_SHARED: Source.ValueType  # 3
 """Another caller asked the same at the same time."""
 Global___Source: _TypeAlias = Source  # noqa: Y015
 
+class _Use:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Use.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    USE_UNSPECIFIED: _Use.ValueType  # 0
+    """Never sent."""
+    USE_USE: _Use.ValueType  # 1
+    """Nothing speaks against it, and all of it is known."""
+    USE_HOLD: _Use.ValueType  # 2
+    """Not before somebody has looked: something is absent, in doubt or could not be learned."""
+    USE_DO_NOT_USE: _Use.ValueType  # 3
+    """Forbidden, contradicted or spoiled."""
+
+class Use(_Use, metaclass=_UseEnumTypeWrapper):
+    """Whether a thing may be used; of several findings the worst decides."""
+
+USE_UNSPECIFIED: Use.ValueType  # 0
+"""Never sent."""
+USE_USE: Use.ValueType  # 1
+"""Nothing speaks against it, and all of it is known."""
+USE_HOLD: Use.ValueType  # 2
+"""Not before somebody has looked: something is absent, in doubt or could not be learned."""
+USE_DO_NOT_USE: Use.ValueType  # 3
+"""Forbidden, contradicted or spoiled."""
+Global___Use: _TypeAlias = Use  # noqa: Y015
+
 @_typing.final
 class ResolveRequest(_message.Message):
     """One question."""
@@ -386,3 +414,437 @@ class Check(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Check: _TypeAlias = Check  # noqa: Y015
+
+@_typing.final
+class TraceRequest(_message.Message):
+    """Whose history is wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Native identifier or any scanned text, at most 2,048 bytes."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceRequest: _TypeAlias = TraceRequest  # noqa: Y015
+
+@_typing.final
+class TraceResponse(_message.Message):
+    """One part of a history: steps, then papers, gaps and contradictions, and the summary last. A stream without a summary
+    is not whole.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    PAPER_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    CONTRADICTION_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def step(self) -> Global___TraceStep:
+        """An event."""
+
+    @_builtins.property
+    def paper(self) -> Global___TracePaper:
+        """A record that explains the events: the thing's own, and the licences of the parties."""
+
+    @_builtins.property
+    def gap(self) -> Global___TraceGap:
+        """Something that could not be had."""
+
+    @_builtins.property
+    def contradiction(self) -> Global___TraceContradiction:
+        """Events that cannot all be true."""
+
+    @_builtins.property
+    def summary(self) -> Global___TraceSummary:
+        """The end."""
+
+    def __init__(
+        self,
+        *,
+        step: Global___TraceStep | None = ...,
+        paper: Global___TracePaper | None = ...,
+        gap: Global___TraceGap | None = ...,
+        contradiction: Global___TraceContradiction | None = ...,
+        summary: Global___TraceSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contradiction", b"contradiction", "gap", b"gap", "paper", b"paper", "part", b"part", "step", b"step", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contradiction", b"contradiction", "gap", b"gap", "paper", b"paper", "part", b"part", "step", b"step", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["step", "paper", "gap", "contradiction", "summary"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___TraceResponse: _TypeAlias = TraceResponse  # noqa: Y015
+
+@_typing.final
+class TraceStep(_message.Message):
+    """An event, seen from the thing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_MS_FIELD_NUMBER: _builtins.int
+    VIA_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    VOIDED_FIELD_NUMBER: _builtins.int
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    at_ms: _builtins.int
+    """Event time, milliseconds since the Unix epoch, UTC."""
+    via: _builtins.str
+    """What the event is about: the thing itself, a container, a source, a place or a device; canonical identifier or URI."""
+    depth: _builtins.int
+    """How many containers lie between; below 0: what it was made of."""
+    voided: _builtins.bool
+    """Set where its reporter has taken it back, or where it is the word by which an event was taken back."""
+    @_builtins.property
+    def bundle(self) -> _record_pb2.Bundle:
+        """The event's record with its proof; the caller verifies it against the root key."""
+
+    def __init__(
+        self,
+        *,
+        at_ms: _builtins.int = ...,
+        via: _builtins.str = ...,
+        depth: _builtins.int = ...,
+        voided: _builtins.bool = ...,
+        bundle: _record_pb2.Bundle | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "bundle", b"bundle", "depth", b"depth", "via", b"via", "voided", b"voided"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceStep: _TypeAlias = TraceStep  # noqa: Y015
+
+@_typing.final
+class TracePaper(_message.Message):
+    """A record beside the history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUNDLE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def bundle(self) -> _record_pb2.Bundle:
+        """The record, or the denial that says that there is none, with its proof."""
+
+    def __init__(
+        self,
+        *,
+        bundle: _record_pb2.Bundle | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle", b"bundle"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TracePaper: _TypeAlias = TracePaper  # noqa: Y015
+
+@_typing.final
+class TraceGap(_message.Message):
+    """Something that should be known and is not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"unreachable", "refused", "bogus", "missing", "misfit" or "bound"."""
+    subject: _builtins.str
+    """What was asked for."""
+    detail: _builtins.str
+    """One sentence for a person."""
+    node: _builtins.str
+    """Who was asked, where that is known."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        detail: _builtins.str = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "kind", b"kind", "node", b"node", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceGap: _TypeAlias = TraceGap  # noqa: Y015
+
+@_typing.final
+class TraceContradiction(_message.Message):
+    """Events that cannot all be true."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """Stable name, for example "two_parents" or "no_shipper"."""
+    at_ms: _builtins.int
+    """When, milliseconds since the Unix epoch, UTC."""
+    detail: _builtins.str
+    """One sentence for a person."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identifiers of the events."""
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        at_ms: _builtins.int = ...,
+        detail: _builtins.str = ...,
+        evidence: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_ms", b"at_ms", "detail", b"detail", "evidence", b"evidence", "kind", b"kind"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceContradiction: _TypeAlias = TraceContradiction  # noqa: Y015
+
+@_typing.final
+class TraceSummary(_message.Message):
+    """What the history comes to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
+    STEPS_FIELD_NUMBER: _builtins.int
+    PAPERS_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
+    CONTRADICTIONS_FIELD_NUMBER: _builtins.int
+    subject: _builtins.str
+    """The thing, canonical identifier."""
+    now_ms: _builtins.int
+    """Time of asking, milliseconds since the Unix epoch, UTC."""
+    steps: _builtins.int
+    """How many of each part came before."""
+    papers: _builtins.int
+    """Records beside the history."""
+    gaps: _builtins.int
+    """Gaps."""
+    contradictions: _builtins.int
+    """Contradictions."""
+    def __init__(
+        self,
+        *,
+        subject: _builtins.str = ...,
+        now_ms: _builtins.int = ...,
+        steps: _builtins.int = ...,
+        papers: _builtins.int = ...,
+        gaps: _builtins.int = ...,
+        contradictions: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contradictions", b"contradictions", "gaps", b"gaps", "now_ms", b"now_ms", "papers", b"papers", "steps", b"steps", "subject", b"subject"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TraceSummary: _TypeAlias = TraceSummary  # noqa: Y015
+
+@_typing.final
+class JudgeRequest(_message.Message):
+    """Whose verdict is wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    FRESH_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Native identifier or any scanned text, at most 2,048 bytes."""
+    fresh: _builtins.bool
+    """Gather and judge anew even if a verdict is kept."""
+    evidence: _builtins.bool
+    """Add the signed verdict with every proof that it rests on."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        fresh: _builtins.bool = ...,
+        evidence: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evidence", b"evidence", "fresh", b"fresh", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JudgeRequest: _TypeAlias = JudgeRequest  # noqa: Y015
+
+@_typing.final
+class JudgeResponse(_message.Message):
+    """A verdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTIFIER_FIELD_NUMBER: _builtins.int
+    USE_FIELD_NUMBER: _builtins.int
+    FINDINGS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    AGE_MS_FIELD_NUMBER: _builtins.int
+    UNFOLLOWED_MS_FIELD_NUMBER: _builtins.int
+    LOT_FIELD_NUMBER: _builtins.int
+    EXPIRY_FIELD_NUMBER: _builtins.int
+    PRODUCT_EN_FIELD_NUMBER: _builtins.int
+    PRODUCT_ZH_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    identifier: _builtins.str
+    """The thing, canonical identifier."""
+    use: Global___Use.ValueType
+    """The verdict."""
+    policy: _builtins.str
+    """Hash of the policy that it was judged by, hex."""
+    now_ms: _builtins.int
+    """Time of judging, milliseconds since the Unix epoch, UTC."""
+    until_ms: _builtins.int
+    """When time alone may change it; 0: never."""
+    source: Global___Source.ValueType
+    """SOURCE_CACHE: it was kept, and nothing that it rests on has changed since as far as is told; SOURCE_WALK: judged now."""
+    age_ms: _builtins.int
+    """Time since its facts were asked for, milliseconds."""
+    unfollowed_ms: _builtins.int
+    """Set where this resolver is not told of changes of something that the verdict rests on: for how long, milliseconds."""
+    lot: _builtins.str
+    """The lot, "" where nobody tells it."""
+    expiry: _builtins.str
+    """Last day of use as YYYY-MM-DD, "" where nobody tells it."""
+    product_en: _builtins.str
+    """The product's name in English, "" where it is unknown."""
+    product_zh: _builtins.str
+    """The product's name in Chinese."""
+    evidence: _builtins.bytes
+    """The verdict file of who asked for evidence, compressed (gzip); "idtrace judge --check" judges by it again."""
+    @_builtins.property
+    def findings(self) -> _containers.RepeatedCompositeFieldContainer[Global___Finding]:
+        """Every reason, the worst first."""
+
+    def __init__(
+        self,
+        *,
+        identifier: _builtins.str = ...,
+        use: Global___Use.ValueType = ...,
+        findings: _abc.Iterable[Global___Finding] | None = ...,
+        policy: _builtins.str = ...,
+        now_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        source: Global___Source.ValueType = ...,
+        age_ms: _builtins.int = ...,
+        unfollowed_ms: _builtins.int | None = ...,
+        lot: _builtins.str = ...,
+        expiry: _builtins.str = ...,
+        product_en: _builtins.str = ...,
+        product_zh: _builtins.str = ...,
+        evidence: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_unfollowed_ms", b"_unfollowed_ms", "unfollowed_ms", b"unfollowed_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_unfollowed_ms", b"_unfollowed_ms", "age_ms", b"age_ms", "evidence", b"evidence", "expiry", b"expiry", "findings", b"findings", "identifier", b"identifier", "lot", b"lot", "now_ms", b"now_ms", "policy", b"policy", "product_en", b"product_en", "product_zh", b"product_zh", "source", b"source", "unfollowed_ms", b"unfollowed_ms", "until_ms", b"until_ms", "use", b"use"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__unfollowed_ms: _TypeAlias = _typing.Literal["unfollowed_ms"]  # noqa: Y015
+    _WhichOneofArgType__unfollowed_ms: _TypeAlias = _typing.Literal["_unfollowed_ms", b"_unfollowed_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unfollowed_ms) -> _WhichOneofReturnType__unfollowed_ms | None: ...
+
+Global___JudgeResponse: _TypeAlias = JudgeResponse  # noqa: Y015
+
+@_typing.final
+class Finding(_message.Message):
+    """One reason of a verdict."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ValuesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CODE_FIELD_NUMBER: _builtins.int
+    SEVERITY_FIELD_NUMBER: _builtins.int
+    AT_MS_FIELD_NUMBER: _builtins.int
+    TEXT_EN_FIELD_NUMBER: _builtins.int
+    TEXT_ZH_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """Stable code, for example "RECALLED"."""
+    severity: Global___Use.ValueType
+    """What it comes to by the policy."""
+    at_ms: _builtins.int
+    """When it happened or began, milliseconds since the Unix epoch, UTC; not set where it is no matter of time."""
+    text_en: _builtins.str
+    """The sentence in English."""
+    text_zh: _builtins.str
+    """The sentence in Chinese."""
+    source: _builtins.str
+    """The rule that it breaks."""
+    @_builtins.property
+    def values(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What the sentences were filled with."""
+
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identifiers of the records that show it."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        severity: Global___Use.ValueType = ...,
+        at_ms: _builtins.int | None = ...,
+        text_en: _builtins.str = ...,
+        text_zh: _builtins.str = ...,
+        values: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        evidence: _abc.Iterable[_builtins.str] | None = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_at_ms", b"_at_ms", "at_ms", b"at_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_at_ms", b"_at_ms", "at_ms", b"at_ms", "code", b"code", "evidence", b"evidence", "severity", b"severity", "source", b"source", "text_en", b"text_en", "text_zh", b"text_zh", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__at_ms: _TypeAlias = _typing.Literal["at_ms"]  # noqa: Y015
+    _WhichOneofArgType__at_ms: _TypeAlias = _typing.Literal["_at_ms", b"_at_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__at_ms) -> _WhichOneofReturnType__at_ms | None: ...
+
+Global___Finding: _TypeAlias = Finding  # noqa: Y015

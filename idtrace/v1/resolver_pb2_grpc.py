@@ -50,6 +50,16 @@ class ResolverServiceStub:
                 request_serializer=idtrace_dot_v1_dot_resolver__pb2.VerifyRequest.SerializeToString,
                 response_deserializer=idtrace_dot_v1_dot_resolver__pb2.VerifyResponse.FromString,
                 _registered_method=True)
+        self.Trace = channel.unary_stream(
+                '/idtrace.v1.ResolverService/Trace',
+                request_serializer=idtrace_dot_v1_dot_resolver__pb2.TraceRequest.SerializeToString,
+                response_deserializer=idtrace_dot_v1_dot_resolver__pb2.TraceResponse.FromString,
+                _registered_method=True)
+        self.Judge = channel.unary_unary(
+                '/idtrace.v1.ResolverService/Judge',
+                request_serializer=idtrace_dot_v1_dot_resolver__pb2.JudgeRequest.SerializeToString,
+                response_deserializer=idtrace_dot_v1_dot_resolver__pb2.JudgeResponse.FromString,
+                _registered_method=True)
 
 
 class ResolverServiceServicer:
@@ -77,6 +87,21 @@ class ResolverServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Trace(self, request, context):
+        """Tells where a thing has been: every event about it, about whatever it was in and what it was made of, in the order
+        of their time, each with its proof; then the records that explain them, and last what could not be had.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Judge(self, request, context):
+        """Says whether a thing may be used, with every reason and its evidence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResolverServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +119,16 @@ def add_ResolverServiceServicer_to_server(servicer, server):
                     servicer.Verify,
                     request_deserializer=idtrace_dot_v1_dot_resolver__pb2.VerifyRequest.FromString,
                     response_serializer=idtrace_dot_v1_dot_resolver__pb2.VerifyResponse.SerializeToString,
+            ),
+            'Trace': grpc.unary_stream_rpc_method_handler(
+                    servicer.Trace,
+                    request_deserializer=idtrace_dot_v1_dot_resolver__pb2.TraceRequest.FromString,
+                    response_serializer=idtrace_dot_v1_dot_resolver__pb2.TraceResponse.SerializeToString,
+            ),
+            'Judge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Judge,
+                    request_deserializer=idtrace_dot_v1_dot_resolver__pb2.JudgeRequest.FromString,
+                    response_serializer=idtrace_dot_v1_dot_resolver__pb2.JudgeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +213,60 @@ class ResolverService:
             '/idtrace.v1.ResolverService/Verify',
             idtrace_dot_v1_dot_resolver__pb2.VerifyRequest.SerializeToString,
             idtrace_dot_v1_dot_resolver__pb2.VerifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Trace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/idtrace.v1.ResolverService/Trace',
+            idtrace_dot_v1_dot_resolver__pb2.TraceRequest.SerializeToString,
+            idtrace_dot_v1_dot_resolver__pb2.TraceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Judge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/idtrace.v1.ResolverService/Judge',
+            idtrace_dot_v1_dot_resolver__pb2.JudgeRequest.SerializeToString,
+            idtrace_dot_v1_dot_resolver__pb2.JudgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

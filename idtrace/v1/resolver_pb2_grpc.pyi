@@ -39,6 +39,12 @@ class ResolverServiceStub:
     """Resolves up to 256 of them; each has its own verdict."""
     Verify: _grpc.UnaryUnaryMultiCallable[_resolver_pb2.VerifyRequest, _resolver_pb2.VerifyResponse]
     """Verifies a saved bundle against this resolver's root key."""
+    Trace: _grpc.UnaryStreamMultiCallable[_resolver_pb2.TraceRequest, _resolver_pb2.TraceResponse]
+    """Tells where a thing has been: every event about it, about whatever it was in and what it was made of, in the order
+    of their time, each with its proof; then the records that explain them, and last what could not be had.
+    """
+    Judge: _grpc.UnaryUnaryMultiCallable[_resolver_pb2.JudgeRequest, _resolver_pb2.JudgeResponse]
+    """Says whether a thing may be used, with every reason and its evidence."""
 
 @_typing.type_check_only
 class ResolverServiceAsyncStub(ResolverServiceStub):
@@ -51,6 +57,12 @@ class ResolverServiceAsyncStub(ResolverServiceStub):
     """Resolves up to 256 of them; each has its own verdict."""
     Verify: _aio.UnaryUnaryMultiCallable[_resolver_pb2.VerifyRequest, _resolver_pb2.VerifyResponse]  # type: ignore[assignment]
     """Verifies a saved bundle against this resolver's root key."""
+    Trace: _aio.UnaryStreamMultiCallable[_resolver_pb2.TraceRequest, _resolver_pb2.TraceResponse]  # type: ignore[assignment]
+    """Tells where a thing has been: every event about it, about whatever it was in and what it was made of, in the order
+    of their time, each with its proof; then the records that explain them, and last what could not be had.
+    """
+    Judge: _aio.UnaryUnaryMultiCallable[_resolver_pb2.JudgeRequest, _resolver_pb2.JudgeResponse]  # type: ignore[assignment]
+    """Says whether a thing may be used, with every reason and its evidence."""
 
 class ResolverServiceServicer(metaclass=_abc_1.ABCMeta):
     """Resolution for scanners and applications."""
@@ -78,5 +90,23 @@ class ResolverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_resolver_pb2.VerifyResponse, _abc.Awaitable[_resolver_pb2.VerifyResponse]]:
         """Verifies a saved bundle against this resolver's root key."""
+
+    @_abc_1.abstractmethod
+    def Trace(
+        self,
+        request: _resolver_pb2.TraceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_resolver_pb2.TraceResponse], _abc.AsyncIterator[_resolver_pb2.TraceResponse]]:
+        """Tells where a thing has been: every event about it, about whatever it was in and what it was made of, in the order
+        of their time, each with its proof; then the records that explain them, and last what could not be had.
+        """
+
+    @_abc_1.abstractmethod
+    def Judge(
+        self,
+        request: _resolver_pb2.JudgeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_resolver_pb2.JudgeResponse, _abc.Awaitable[_resolver_pb2.JudgeResponse]]:
+        """Says whether a thing may be used, with every reason and its evidence."""
 
 def add_ResolverServiceServicer_to_server(servicer: ResolverServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

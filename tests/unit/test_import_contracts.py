@@ -59,6 +59,11 @@ BREACHES: dict[str, list[Breach]] = {
         ("idtrace/bundle.py", "import grpc.aio", "idtrace.bundle", "grpc"),
         ("idtrace/verification.py", "from google.protobuf import message", "idtrace.verification", "google"),
     ],
+    "simulation": [
+        ("idtrace/simulation/chain.py", "import time", "idtrace.simulation.chain", "time"),
+        ("idtrace/simulation/climate.py", "from secrets import randbelow", "idtrace.simulation.climate", "secrets"),
+        ("idtrace/simulation/bench.py", "import resolver.walk", "idtrace.simulation.bench", "resolver"),
+    ],
     "decisions": [
         ("registry/admission.py", "import time", "registry.admission", "time"),
         ("registry/authority.py", "from asyncio import Event", "registry.authority", "asyncio"),
