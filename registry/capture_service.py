@@ -30,16 +30,16 @@ class CaptureService(capture_pb2_grpc.CaptureServiceServicer):
 
     def __init__(
         self,
-        *,
         storage: Storage,
         capturing: Capturing,
         sealing: Sealing,
         receipts: Receipts,
+        *,
         deadline_seconds_max: float,
         silence_seconds_max: float = SILENCE_SECONDS_MAX,
     ) -> None:
         self._storage = storage
-        self._capturing = capturing
+        self.capturing = capturing  # for other edges of the node: the same core
         self._sealing = sealing
         self._receipts = receipts
         self._deadline_seconds_max = deadline_seconds_max
@@ -53,7 +53,7 @@ class CaptureService(capture_pb2_grpc.CaptureServiceServicer):
         rollback = _rolls_back(request.error_behaviour)
         match request.WhichOneof("events"):
             case "signed":
-                job, fates = await self._capturing.capture(_records(request.signed.records), rollback=rollback)
+                job, fates = await self.capturing.capture(_records(request.signed.records), rollback=rollback)
                 return cb.CaptureResponse(job_id=job.name, results=await self._results(fates, request.wait_for, due))
             case "sealed":
                 return await self._sealed(request, due, rollback=rollback)
@@ -74,17 +74,17 @@ class CaptureService(capture_pb2_grpc.CaptureServiceServicer):
                 detail = f"nothing came for {self._silence_seconds_max:.0f} s; open another stream"
                 raise BusyError(Reason.OVERLOADED, detail) from None
             due = asyncio.get_running_loop().time() + self._deadline_seconds_max
-            _, fates = await self._capturing.capture(_records(request.records), rollback=False)
+            _, fates = await self.capturing.capture(_records(request.records), rollback=False)
             unwitnessed = pb.RECEIPT_LEVEL_UNSPECIFIED
             yield cb.CaptureStreamResponse(results=await self._results(fates, unwitnessed, due))
 
     async def GetJob(self, request: cb.GetJobRequest, context: Context) -> cb.GetJobResponse:
         """Tell how a job went."""
-        return cb.GetJobResponse(job=_job_pb(self._capturing.jobs.get(request.job_id)))
+        return cb.GetJobResponse(job=_job_pb(self.capturing.jobs.get(request.job_id)))
 
     async def ListJobs(self, request: cb.ListJobsRequest, context: Context) -> cb.ListJobsResponse:
         """List jobs, the latest first."""
-        jobs, following = self._capturing.jobs.page(request.page_size or PAGE_DEFAULT, request.page_token)
+        jobs, following = self.capturing.jobs.page(request.page_size or PAGE_DEFAULT, request.page_token)
         return cb.ListJobsResponse(jobs=[_job_pb(job) for job in jobs], next_page_token=following)
 
     async def _sealed(self, request: cb.CaptureRequest, due: float, *, rollback: bool) -> cb.CaptureResponse:
@@ -93,7 +93,7 @@ class CaptureService(capture_pb2_grpc.CaptureServiceServicer):
         names = [
             str(require_event(item.payload, field=f"sealed.items[{index}]")) for index, item in enumerate(sealed.items)
         ]
-        here = await self._capturing.here(names)
+        here = await self.capturing.here(names)
         sending = registry_pb2.RegisterSealedRequest(
             idempotency_key=sealed.idempotency_key, seal=sealed.seal, items=sealed.items, wait_for=request.wait_for
         )
@@ -103,12 +103,12 @@ class CaptureService(capture_pb2_grpc.CaptureServiceServicer):
             nonlocal here
             if not names or not all(name in here for name in names):
                 results.extend(await self._decided(sending, [name in here for name in names], whole=rollback))
-                here = await self._capturing.here(names)
+                here = await self.capturing.here(names)
             kept: Sequence[Result] = results or [b""] * len(names)
             return [_sealed_fate(result, name, here) for result, name in zip(kept, names, strict=True)]
 
         before = frozenset(here)
-        job, fates = await self._capturing.under_job(decide, rollback=rollback)
+        job, fates = await self.capturing.under_job(decide, rollback=rollback)
         response = cb.CaptureResponse(job_id=job.name)
         if any(isinstance(result, bytes) for result in results):
             told = await self._sealing.respond(results, sending, due)

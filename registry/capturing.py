@@ -62,12 +62,12 @@ class Capturing:
 
     def __init__(
         self,
-        *,
         storage: Storage,
         authority: Authority,
         sequencer: Sequencer,
         reporters: Reporters,
         jobs: Jobs,
+        *,
         clock: Callable[[], int],
         signer: Signer | None,
     ) -> None:
@@ -199,7 +199,7 @@ class Capturing:
         for name, result in zip(taken, results, strict=True):
             committed[name] = Kept(name, repeated=False, receipt=result) if isinstance(result, bytes) else result
         late = [name for name, fate in committed.items() if isinstance(fate, IdtraceError) and fate.reason is _THERE]
-        return committed | await self.here(late) if late else committed  # somebody was faster with the same event
+        return {**committed, **await self.here(late)} if late else committed  # somebody was faster with the same event
 
     async def _signed(
         self, items: Sequence[Event | EventError], party: Prefix, signer: Signer

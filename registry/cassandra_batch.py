@@ -126,7 +126,8 @@ def unpack(data: bytes) -> Batch:
     try:
         value, end = _take(body, 1, _DEPTH_MAX)
         writes, grants, chains, *more = _fields(value, (tuple,) * _PARTS[body[0]])
-        appended, indexes, pointed, pointers = (*more, *[()] * (4 - len(more)))
+        missing: list[Any] = [()] * (4 - len(more))
+        appended, indexes, pointed, pointers = [*more, *missing]
         batch = Batch(
             _pointed([_write(item) for item in writes], pointed),
             tuple(_granted(item) for item in grants),

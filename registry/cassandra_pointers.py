@@ -1,4 +1,4 @@
-"""Pointers, the order of events and the outbox in the tables of a ledger; migrations/0005_pointers.cql has the partitions.
+"""Pointers, the order of events and the outbox in the tables of a ledger (partitions: migrations/0005_pointers.cql).
 
 What comes with a commit are rows of its batch (:func:`pointer_rows`, pure), so whoever finishes a dead writer's batch
 writes them as well. They are shown when the batch is applied: where a row is newer than what is known to be, its batch
@@ -72,14 +72,14 @@ def pointer_rows(ledger: str, seq: int, batch: Batch) -> Iterator[Row]:
         yield Row("pointer", partition, (one.time_ms, one.event, one.role, seq))
     if pointed:
         yield Row("event_commit", (ledger, seq // COMMITS_PER_SHELF), (seq,))
-    hours = {}
+    hours: dict[int, None] = {}
     for position, write in enumerate(pointed):
         time_ms = write.mentions[0].time_ms
         hours[time_ms // HOUR_MS] = None
         yield Row("event", (ledger, seq), (position, time_ms, write.identifier))
         yield Row("event_time", (ledger, time_ms // HOUR_MS), (time_ms, write.identifier, seq, position))
-        for one in deliveries_of(write):
-            yield Row("outbox", (ledger, seq), (one.subject, one.event, one.time_ms, list(one.roles)))
+        for due in deliveries_of(write):
+            yield Row("outbox", (ledger, seq), (due.subject, due.event, due.time_ms, list(due.roles)))
     yield from (Row("event_hour", (ledger,), (hour,)) for hour in hours)
 
 

@@ -121,6 +121,10 @@ def _reporters(config: RegistryConfig, storage: Storage, authority: Authority) -
     return Reporters(storage, licences)
 
 
+def _signer_for_others(config: RegistryConfig, passphrase: bytes | None) -> Signer | None:
+    return load_signer(config.capture.key, passphrase) if config.capture.key else None
+
+
 def _job_name() -> str:
     """So long that nobody guesses the job of another."""
     return secrets.token_hex(16)
@@ -181,15 +185,9 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore) -> _N
     receipts = _receipts(config, standing, publishing)
     reporters = _reporters(config, storage, authority)
     sealing = Sealing(storage, authority, sequencer, wall_clock, standing, receipts=receipts, reporters=reporters)
-    capturing = Capturing(
-        storage=storage,
-        authority=authority,
-        sequencer=sequencer,
-        reporters=reporters,
-        jobs=jobs,
-        clock=wall_clock,
-        signer=load_signer(config.capture.key, passphrase) if config.capture.key else None,
-    )
+    for_others = _signer_for_others(config, passphrase)
+    capturing = Capturing(storage, authority, sequencer, reporters, jobs, clock=wall_clock, signer=for_others)
+    deadline_seconds_max = config.edge.deadline_seconds_max
     registry = RegistryService(
         storage=storage,
         authority=authority,
@@ -199,7 +197,7 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore) -> _N
         signer=signer,
         clock=wall_clock,
         receipts=receipts,
-        deadline_seconds_max=config.edge.deadline_seconds_max,
+        deadline_seconds_max=deadline_seconds_max,
         sealing=sealing,
         reporters=reporters,
         standing=standing,
@@ -213,13 +211,7 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore) -> _N
         DelegationService(authority, grants),
         pointers,
         delivering,
-        CaptureService(
-            storage=storage,
-            capturing=capturing,
-            sealing=sealing,
-            receipts=receipts,
-            deadline_seconds_max=config.edge.deadline_seconds_max,
-        ),
+        CaptureService(storage, capturing, sealing, receipts, deadline_seconds_max=deadline_seconds_max),
     )
 
 

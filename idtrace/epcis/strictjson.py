@@ -110,9 +110,9 @@ def exact(value: Decimal) -> int | Decimal | None:
     """
     if not value.is_finite() or Decimal(repr(float(value))) != value:
         return None
-    if value == value.to_integral_value() and abs(value) <= INTEGER_MAX:
-        return int(value)
-    return value
+    if value != value.to_integral_value():
+        return value
+    return int(value) if abs(value) <= INTEGER_MAX else None  # beyond it integers are no longer told apart
 
 
 def require_sound(value: Json, depth: int = NESTING_MAX) -> None:

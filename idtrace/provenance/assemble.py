@@ -107,16 +107,18 @@ def _handled(part: Part) -> list[tuple[Seen, int]]:
 
 def _steps(whole: Part) -> tuple[Step, ...]:
     """Every event once: of the thing itself before its packages, of these before what it was made of."""
-    nearest: dict[str, tuple[tuple[bool, int, str], Seen]] = {}
-    for one, via, depth in (*whole.events, *whole.sensed):
-        rank = (depth < 0, abs(depth), via)
+    nearest: dict[str, tuple[tuple[bool, bool, int, str], Seen]] = {}
+    told = ((*each, False) for each in whole.events)
+    # Measured in a room and told of a pallet in one event (a receiving with its logger): it is the pallet's.
+    for one, via, depth, measured in (*told, *((*each, True) for each in whole.sensed)):
+        rank = (depth < 0, measured, abs(depth), via)
         known = nearest.get(one.identifier)
         if known is None or rank < known[0]:
             nearest[one.identifier] = (rank, one)
     chosen = sorted(nearest.values(), key=lambda each: each[1].order)
     return tuple(
         Step(one.at_ms, one.observed, via, -distance if backwards else distance)
-        for (backwards, distance, via), one in chosen
+        for (backwards, _, distance, via), one in chosen
     )
 
 

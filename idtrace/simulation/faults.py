@@ -7,7 +7,6 @@ vehicle or in that refrigerator. Those of a single dose are in :mod:`~.dose_faul
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final
 
 from idtrace.recall import Recall, Scope, ScopeKind
@@ -15,7 +14,7 @@ from idtrace.simulation.catalogue import Article
 from idtrace.simulation.climate import Disturbance
 from idtrace.simulation.geography import FAR_AWAY
 from idtrace.simulation.model import DAY_MS, HOUR_MS, SECOND_MS, Fault
-from idtrace.simulation.network import DISTRICT, MAKER
+from idtrace.simulation.network import DISTRICT
 from idtrace.simulation.plan import Group, Plan, date_text, key, minutes
 
 _Planned = Callable[[Plan, Group], None]
@@ -152,13 +151,13 @@ def _recalled_lot(plan: Plan, group: Group) -> None:
     for dose in group.doses:
         dose.lot = _other_lot(dose.lot, "R")
     lot = group.doses[0].lot
-    _recall(plan, MAKER, Scope(ScopeKind.LOT, product=plan.product.identifier, lot=lot))
+    _recall(plan, _zone(plan), Scope(ScopeKind.LOT, product=plan.product.identifier, lot=lot))
 
 
 def _recalled_range(plan: Plan, group: Group) -> None:
     """The codes from the first to the last of these boxes are recalled."""
     keys = sorted(key(dose.uri) for dose in group.doses)
-    _recall(plan, MAKER, Scope(ScopeKind.RANGE, first=keys[0], last=keys[-1]))
+    _recall(plan, _zone(plan), Scope(ScopeKind.RANGE, first=keys[0], last=keys[-1]))
 
 
 def _recalled_package(plan: Plan, group: Group) -> None:
@@ -180,6 +179,11 @@ def _recall(plan: Plan, zone: str, scope: Scope) -> None:
             zone, name, scope, 1, "Out of specification", "检验不合格", issued_at, evidence=f"{zone}/recalls", version=1
         )
     )
+
+
+def _zone(plan: Plan) -> str:
+    """The zone of the codes themselves: a recall reaches what is named in its zone or below, and nothing else."""
+    return key(plan.boxes[0].doses[0].uri).partition("/")[0]
 
 
 def _other_lot(lot: str, letter: str = "E") -> str:
@@ -240,6 +244,8 @@ def ended_recall(plan: Plan) -> Recall:
     """A recall of the whole product that has ended: it concerns nobody any more."""
     issued_at = (plan.begin_ms + DAY_MS) // SECOND_MS
     scope = Scope(ScopeKind.PRODUCT, product=plan.product.identifier)
-    name = f"R-{plan.number}-0"
-    standing = Recall(MAKER, name, scope, 3, "Leaflet", "说明书", issued_at, evidence=f"{MAKER}/recalls", version=1)
-    return replace(standing, ended_at=issued_at + 86_400)
+    zone = _zone(plan)
+    return Recall(
+        zone, f"R-{plan.number}-0", scope, 3, "Leaflet", "说明书", issued_at, issued_at + 86_400,
+        evidence=f"{zone}/recalls", version=1,
+    )  # fmt: skip

@@ -46,7 +46,7 @@ def _make(plan: Plan, voice: Voice) -> None:
     lots = sorted({(dose.lot, dose.expiry) for _, dose in doses})
     for position, (lot, expiry) in enumerate(lots):
         ilmd = {"cbvmda:lotNumber": lot, "cbvmda:itemExpirationDate": expiry}
-        of_lot = [(box, dose) for box, dose in doses if dose.lot == lot]
+        of_lot = [(box, dose) for box, dose in doses if (dose.lot, dose.expiry) == (lot, expiry)]
         at_ms = begin_ms + minutes(5 * position)
         if plan.number % 2:
             voice.say(
@@ -55,7 +55,7 @@ def _make(plan: Plan, voice: Voice) -> None:
             )  # fmt: skip
             continue
         for box in {id(box): box for box, _ in of_lot}.values():
-            epcs = tuple(dose.uri for dose in box.doses if dose.lot == lot and not dose.never_made)
+            epcs = tuple(dose.uri for owner, dose in of_lot if owner is box)
             voice.say(
                 maker, at_ms, box.scope, EventType.OBJECT, Action.ADD, "commissioning", epcs=epcs,
                 disposition="active", ilmd=ilmd, **here,

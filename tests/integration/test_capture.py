@@ -286,7 +286,7 @@ async def test_a_stream_answers_each_message_when_its_events_are_durable(logged:
         records = [event_record(ZONE, bytes_of(observed(n))) for n in range(start, start + 10)]
         message = capture_pb2.CaptureStreamRequest(records=[wire.record_to_pb(one) for one in records])
         await call.write(message)
-        answer = await call.read()
+        answer: Any = await call.read()
         assert len([one for one in answer.results if one.captured.receipt.signed.payload]) == 10
         assert not await is_absent(logged, answer.results[9].identifier)
     await call.done_writing()
@@ -402,8 +402,8 @@ async def test_a_node_signs_for_tools_that_cannot_and_says_what_became_of_the_do
     made: list[Capturing] = []
     born = Capturing.__init__
 
-    def remembered(self: Capturing, **parts: Any) -> None:
-        born(self, **parts)
+    def remembered(self: Capturing, *parts: Any, **more: Any) -> None:
+        born(self, *parts, **more)
         made.append(self)
 
     monkeypatch.setattr(Capturing, "__init__", remembered)

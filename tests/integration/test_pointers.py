@@ -8,17 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
-import grpc.aio
 import pytest
 
-from idtrace.errors import Reason
-from idtrace.serving.errors import error_from_rpc
-from idtrace.v1 import pointer_pb2, pointer_pb2_grpc, registry_pb2
+from idtrace.v1 import pointer_pb2, pointer_pb2_grpc
 from registry.storage import Mention, Outcome, Write
 from registry.storage_sqlite import SqliteStorage
 from tests.nodes import TIMEOUT, Node, Nodes
-from tests.pointing import NOW_MS, event_name, event_write
+from tests.pointing import NOW_MS, event_write
 
 HERE, THERE = "88.118.8", "86.1.5"
 
@@ -53,7 +49,7 @@ async def listed(node: Node, subject: str, **fields: Any) -> list[Mention]:
 
 async def until_listed(node: Node, subject: str, count: int) -> list[Mention]:
     async with asyncio.timeout(20):
-        while len(found := await listed(node, subject)) < count:
+        while len(found := await listed(node, subject)) < count:  # noqa: ASYNC110 - nothing tells of another node
             await asyncio.sleep(0.05)
     return found
 
@@ -79,7 +75,7 @@ async def test_an_event_is_pointed_to_at_the_home_of_each_thing_that_it_is_about
         assert await listed(here, place) == [Mention(place, NOW_MS, write.identifier, "read_point")]
         assert await listed(there, place) == []  # a URI that is no identifier has no home
         async with asyncio.timeout(20):
-            while (await stub_of(here).ListOutbox(pointer_pb2.ListOutboxRequest(), timeout=TIMEOUT)).items:
+            while (await stub_of(here).ListOutbox(pointer_pb2.ListOutboxRequest(), timeout=TIMEOUT)).items:  # noqa: ASYNC110 - nothing tells of another node
                 await asyncio.sleep(0.05)
 
 

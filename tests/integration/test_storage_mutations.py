@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from registry.logbook import Stamp
-from registry.storage import Earlier, Grant, Head, Outcome, Write
+from registry.storage import Earlier, Grant, Head, Mention, Outcome, Write
 from tests.contract.places import MemoryPlace
 from tests.contract.program import Stage, run_program
 from tests.contract.sides import Count, DifferenceError
@@ -90,17 +90,17 @@ class LoserClaims(MemoryStorage):
 class ToldTwice(MemoryStorage):
     """Every fifth change is told again, under a number of its own."""
 
-    def _number(self, writes: Sequence[Write], grants: Sequence[Grant] = ()) -> None:
-        super()._number(writes, grants)
+    def _number(self, writes: Sequence[Write], grants: Sequence[Grant] = (), pointers: Sequence[Mention] = ()) -> None:
+        super()._number(writes, grants, pointers)
         if len(self._changes) % 5 == 4:
-            super()._number(writes, grants)
+            super()._number(writes, grants, pointers)
 
 
 class NotTold(MemoryStorage):
     """A change of a grant is told to nobody."""
 
-    def _number(self, writes: Sequence[Write], grants: Sequence[Grant] = ()) -> None:
-        super()._number(writes, ())
+    def _number(self, writes: Sequence[Write], grants: Sequence[Grant] = (), pointers: Sequence[Mention] = ()) -> None:
+        super()._number(writes, (), pointers)
 
 
 class ClaimLost(MemoryStorage):

@@ -96,8 +96,8 @@ def test_sealed_nonsense_is_refused_and_never_crashes(kind: bytes, body: bytes) 
 
 
 def test_a_newer_format_is_named() -> None:
-    with pytest.raises(StagedBatchError, match=r"format 03: a newer program"):
-        unpack(sealed(b"\x03" + pack(BATCH)[1:-32]))
+    with pytest.raises(StagedBatchError, match=r"format 04: a newer program"):
+        unpack(sealed(b"\x04" + pack(BATCH)[1:-32]))
 
 
 def test_a_batch_without_a_log_is_staged_as_programs_without_one_read_it() -> None:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idtrace.delegation import Role
 from idtrace.epcis.parse import EventError
 from idtrace.epcis.statement import EVENT_BYTES_MAX, EVENT_TYPE, event_body, event_identifier, salt
 from idtrace.errors import InputError, Reason, RefusedError
@@ -162,4 +161,3 @@ def test_both_ways_of_intake_bring_the_event_and_its_mentions_and_refuse_what_is
     with pytest.raises(InputError) as caught:
         way(remade(pieces=(DATA[:100], DATA[100:]))[0])
     assert caught.value.reason is Reason.EVENT_RECORD
-    assert Role.RECORD == "record"

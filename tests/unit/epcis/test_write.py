@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -33,7 +34,7 @@ def test_what_is_written_of_any_event_is_read_as_the_same_event(value: dict[str,
     again = read_document(written, capture=False)
     assert again.events == (event,)
     assert event_bytes(again.events[0]) == written
-    assert rfc8785.dumps(json.loads(written)) == written
+    assert rfc8785.dumps(json.loads(written, parse_int=float)) == written
 
 
 @settings(max_examples=40, deadline=None)
@@ -96,7 +97,7 @@ def test_conformance_files_come_back_as_they_were(folder: str) -> None:
             built = replace(event, raw={"@context": event.raw["@context"]})
             assert read_document(event_bytes(built), capture=False).events == (event,), path.name
             count += 1
-    print(f"{folder}: {count} events written and read again")
+    sys.stdout.write(f"{folder}: {count} events written and read again\n")
     assert count >= 3
 
 

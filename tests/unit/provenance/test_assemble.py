@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idtrace.coldchain.readings import Mode
+from idtrace.coldchain.readings import Mode, Reading
 from idtrace.epcis.model import Action, EventType, Quantity
 from idtrace.party import Location, LocationKind, Party, PartyRole
 from idtrace.provenance import survey
@@ -57,11 +58,11 @@ def story(*events: Observed, now_ms: int = NOW) -> list[tuple[float, float, str,
     ]
 
 
-def read_at(found: tuple[survey.Reading, ...]) -> list[float]:
+def read_at(found: tuple[Reading, ...]) -> list[float]:
     return [(one.time_ms - T0) / MINUTE for one in found]
 
 
-def test_the_whole_chain_has_every_event_that_concerns_the_dose_and_none_beside():
+def test_the_whole_chain_has_every_event_that_concerns_the_dose_and_none_beside() -> None:
     found = history(DOSE, chain(), now_ms=NOW, parties={})
     assert len(found.steps) == len(chain()) - 1  # all but the fitting of the logger, long before
     assert [(step.via, step.depth) for step in found.steps][:6] == [
@@ -79,7 +80,7 @@ def test_the_whole_chain_has_every_event_that_concerns_the_dose_and_none_beside(
     assert [one.celsius for one in found.readings][2:4] == [Decimal("4.0"), Decimal("4.5")]
 
 
-def test_the_legs_of_the_whole_chain_follow_without_a_hole():
+def test_the_legs_of_the_whole_chain_follow_without_a_hole() -> None:
     legs = history(DOSE, chain(), now_ms=NOW, parties={}).legs
     assert [(leg.mode, leg.custodian, leg.place) for leg in legs] == [
         (Mode.STORE, MAKER, PLANT),
@@ -94,13 +95,13 @@ def test_the_legs_of_the_whole_chain_follow_without_a_hole():
 
 
 @given(st.permutations(chain()), st.integers(0, 18))
-def test_any_order_of_events_and_any_repetition_give_the_same_history(events, repeated):
+def test_any_order_of_events_and_any_repetition_give_the_same_history(events: Any, repeated: Any) -> None:
     expected = history(DOSE, chain(), now_ms=NOW, parties={})
     assert history(DOSE, [*events, events[repeated]], now_ms=NOW, parties={}) == expected
 
 
 @given(st.lists(st.sampled_from(chain()), max_size=19), st.randoms(use_true_random=False))
-def test_part_of_the_events_in_any_order_and_with_a_memo_give_the_same_history(events, shuffler):
+def test_part_of_the_events_in_any_order_and_with_a_memo_give_the_same_history(events: Any, shuffler: Any) -> None:
     expected = history(DOSE, events, now_ms=NOW, parties={})
     memo = Memo()
     for thing in (BOX, DOSE, f"{MAKER}/SN-2"):
@@ -110,7 +111,7 @@ def test_part_of_the_events_in_any_order_and_with_a_memo_give_the_same_history(e
     assert history(DOSE, events, now_ms=NOW, parties={}, memo=memo) == expected
 
 
-def test_doses_of_one_box_share_its_readings_as_one_tuple():
+def test_doses_of_one_box_share_its_readings_as_one_tuple() -> None:
     memo, other = Memo(), f"{MAKER}/SN-2"
     events = [
         made(0, DOSE, other, place=""),
@@ -123,7 +124,7 @@ def test_doses_of_one_box_share_its_readings_as_one_tuple():
     assert first.readings is second.readings
 
 
-def test_a_full_memo_forgets_and_the_answer_is_the_same(monkeypatch):
+def test_a_full_memo_forgets_and_the_answer_is_the_same(monkeypatch: Any) -> None:
     monkeypatch.setattr(survey, "MEMO_PARTS_MAX", 1)
     memo = Memo()
     expected = history(DOSE, chain(), now_ms=NOW, parties={}, memo=memo)
@@ -131,7 +132,7 @@ def test_a_full_memo_forgets_and_the_answer_is_the_same(monkeypatch):
     assert history(DOSE, chain(), now_ms=NOW, parties={}, memo=memo) == expected
 
 
-def test_a_memo_does_not_keep_what_another_event_of_that_identifier_said():
+def test_a_memo_does_not_keep_what_another_event_of_that_identifier_said() -> None:
     memo, one = Memo(), measured(MAKER, 10, DOSE, (10, "5"))
     history(DOSE, [one], now_ms=NOW, parties={}, memo=memo)
     again = replace(one, event=replace(one.event))
@@ -139,7 +140,9 @@ def test_a_memo_does_not_keep_what_another_event_of_that_identifier_said():
     assert memo.measured(memo.keys(again))[0].celsius == Decimal(5)
 
 
-def test_on_its_way_it_is_nowhere_but_on_the_vehicle_until_loading_where_it_was_and_after_where_it_is_received():
+def test_on_its_way_it_is_nowhere_but_on_the_vehicle_until_loading_where_it_was_and_after_where_it_is_received() -> (
+    None
+):
     events = [
         made(0, DOSE),
         shipped(MAKER, 100, CENTRE, DOSE),
@@ -156,7 +159,7 @@ def test_on_its_way_it_is_nowhere_but_on_the_vehicle_until_loading_where_it_was_
     ]
 
 
-def test_a_carrier_keeps_it_at_a_place_on_the_way_until_it_leaves_and_others_cannot_say_where_it_is():
+def test_a_carrier_keeps_it_at_a_place_on_the_way_until_it_leaves_and_others_cannot_say_where_it_is() -> None:
     legs = story(
         made(0, DOSE),
         shipped(MAKER, 100, CENTRE, DOSE, biz_location=STORE),
@@ -174,7 +177,7 @@ def test_a_carrier_keeps_it_at_a_place_on_the_way_until_it_leaves_and_others_can
     ]
 
 
-def test_a_receiving_ends_the_ride_where_nobody_has_reported_the_unloading():
+def test_a_receiving_ends_the_ride_where_nobody_has_reported_the_unloading() -> None:
     events = [
         made(0, DOSE, PALLET),
         packed(MAKER, 1, PALLET, DOSE),
@@ -189,7 +192,7 @@ def test_a_receiving_ends_the_ride_where_nobody_has_reported_the_unloading():
     assert found.legs[-1].place == STORE
 
 
-def test_where_a_container_was_before_and_after_is_no_concern():
+def test_where_a_container_was_before_and_after_is_no_concern() -> None:
     before, later = f"{MAKER}/CARTON-8", f"{MAKER}/CARTON-9"
     events = [
         packed(MAKER, -90, before, BOX),
@@ -201,7 +204,7 @@ def test_where_a_container_was_before_and_after_is_no_concern():
     assert history(DOSE, events, now_ms=NOW, parties={}).containers == (BOX,)
 
 
-def test_it_leaves_the_vehicle_only_to_be_somewhere_else():
+def test_it_leaves_the_vehicle_only_to_be_somewhere_else() -> None:
     van = f"{CENTRE}/VAN"
     events = [
         made(0, DOSE),
@@ -218,7 +221,7 @@ def test_it_leaves_the_vehicle_only_to_be_somewhere_else():
     ]
 
 
-def test_a_vehicle_that_only_its_licence_tells_is_one_and_its_own_trips_are_transport():
+def test_a_vehicle_that_only_its_licence_tells_is_one_and_its_own_trips_are_transport() -> None:
     van = f"{CENTRE}/VAN"
     events = [made(0, DOSE), packed(MAKER, 50, van, DOSE), unpacked(MAKER, 90, van, DOSE)]
     licence = Party(
@@ -242,7 +245,7 @@ def test_a_vehicle_that_only_its_licence_tells_is_one_and_its_own_trips_are_tran
     assert read_at(found.readings) == [40, 95]
 
 
-def test_a_device_counts_while_it_is_fitted_to_what_the_thing_is_in_and_at_a_place_too():
+def test_a_device_counts_while_it_is_fitted_to_what_the_thing_is_in_and_at_a_place_too() -> None:
     probe = f"{CLINIC}/PROBE"
     events = [
         made(0, DOSE, place=FRIDGE),
@@ -256,7 +259,7 @@ def test_a_device_counts_while_it_is_fitted_to_what_the_thing_is_in_and_at_a_pla
     assert [(step.via, step.depth) for step in found.steps if step.observed is events[-1]] == [(probe, 2)]
 
 
-def test_a_reading_that_two_ways_lead_to_counts_once():
+def test_a_reading_that_two_ways_lead_to_counts_once() -> None:
     events = [
         made(0, DOSE),
         packed(MAKER, 1, BOX, DOSE),
@@ -266,7 +269,7 @@ def test_a_reading_that_two_ways_lead_to_counts_once():
     assert read_at(history(DOSE, events, now_ms=NOW, parties={}).readings) == [10, 20]
 
 
-def test_what_it_was_made_of_is_followed_backwards_and_without_end_only_once():
+def test_what_it_was_made_of_is_followed_backwards_and_without_end_only_once() -> None:
     bulk, seed, later = "urn:lot:bulk", "urn:lot:seed", f"{MAKER}/SN-9"
     fill = make(
         MAKER,
@@ -288,7 +291,7 @@ def test_what_it_was_made_of_is_followed_backwards_and_without_end_only_once():
     assert history(later, events, now_ms=NOW, parties={}).sources == (DOSE, bulk, seed)
 
 
-def test_legs_end_with_the_thing_and_begin_with_the_first_word_of_it():
+def test_legs_end_with_the_thing_and_begin_with_the_first_word_of_it() -> None:
     gone = about(MAKER, 300, "destroying", DOSE, action=Action.DELETE)
     assert [leg[:2] for leg in story(made(0, DOSE), gone)] == [(0, 300)]
     assert [leg[:2] for leg in story(about(CENTRE, 20, "storing", DOSE, biz_location=STORE))] == [(20, 1000)]
@@ -296,6 +299,6 @@ def test_legs_end_with_the_thing_and_begin_with_the_first_word_of_it():
     assert story() == []
 
 
-def test_hands_that_are_not_known_for_minutes_make_no_leg_of_their_own():
+def test_hands_that_are_not_known_for_minutes_make_no_leg_of_their_own() -> None:
     legs = story(made(0, DOSE), shipped(MAKER, 100, CENTRE, DOSE), about(CARRIER, 103, "departing", DOSE))
     assert [leg[:4] for leg in legs] == [(0, 100, "store", MAKER), (100, 1000, "transport", CARRIER)]

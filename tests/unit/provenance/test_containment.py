@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,7 +40,7 @@ def read(*events: Observed, child: str = DOSE) -> tuple[list[tuple[str, str, flo
     return told, [one.kind for one in found.contradictions]
 
 
-def test_packing_begins_a_stay_and_unpacking_ends_it_with_both_as_evidence():
+def test_packing_begins_a_stay_and_unpacking_ends_it_with_both_as_evidence() -> None:
     pack, unpack = packed(MAKER, 1, BOX, DOSE), unpacked(MAKER, 5, BOX, DOSE)
     found = stays(DOSE, [seen(pack), seen(unpack)], frozenset())
     [(slot, inside)] = found.insides
@@ -47,12 +49,12 @@ def test_packing_begins_a_stay_and_unpacking_ends_it_with_both_as_evidence():
     assert inside.evidence == (pack.identifier, unpack.identifier)
 
 
-def test_unpacking_without_children_takes_all_of_them_out_of_that_parent_alone():
+def test_unpacking_without_children_takes_all_of_them_out_of_that_parent_alone() -> None:
     events = [packed(MAKER, 1, BOX, DOSE), unpacked(MAKER, 3, CARTON), unpacked(MAKER, 5, BOX)]
     assert read(*events) == ([("PACKAGE", BOX, 1, 5)], [])
 
 
-def test_to_be_in_a_package_in_a_vehicle_and_fitted_to_something_at_once_is_no_contradiction():
+def test_to_be_in_a_package_in_a_vehicle_and_fitted_to_something_at_once_is_no_contradiction() -> None:
     events = [
         packed(MAKER, 1, BOX, DOSE),
         packed(CARRIER, 2, TRUCK, DOSE, step="loading"),
@@ -61,12 +63,12 @@ def test_to_be_in_a_package_in_a_vehicle_and_fitted_to_something_at_once_is_no_c
     assert read(*events) == ([("PACKAGE", BOX, 1, None), ("VEHICLE", TRUCK, 2, None), ("FITTED", CARTON, 3, None)], [])
 
 
-def test_packed_into_a_second_package_is_two_parents_and_the_last_word_counts():
+def test_packed_into_a_second_package_is_two_parents_and_the_last_word_counts() -> None:
     events = [packed(MAKER, 1, BOX, DOSE), packed(MAKER, 30, CARTON, DOSE)]
     assert read(*events) == ([("PACKAGE", BOX, 1, 30), ("PACKAGE", CARTON, 30, None)], [Clash.TWO_PARENTS])
 
 
-def test_an_unpacking_that_is_late_by_the_clock_tolerance_is_none_and_one_beyond_is():
+def test_an_unpacking_that_is_late_by_the_clock_tolerance_is_none_and_one_beyond_is() -> None:
     late = [packed(MAKER, 1, BOX, DOSE), packed(MAKER, 30, CARTON, DOSE), unpacked(MAKER, 40, BOX, DOSE)]
     assert read(*late) == ([("PACKAGE", BOX, 1, 30), ("PACKAGE", CARTON, 30, None)], [])
     later = [*late[:2], unpacked(MAKER, 40.001, BOX, DOSE)]
@@ -75,13 +77,13 @@ def test_an_unpacking_that_is_late_by_the_clock_tolerance_is_none_and_one_beyond
     assert read(*other)[1] == [Clash.TWO_PARENTS, Clash.NOT_INSIDE]
 
 
-def test_unpacked_from_where_it_was_not_is_a_contradiction_and_changes_nothing():
+def test_unpacked_from_where_it_was_not_is_a_contradiction_and_changes_nothing() -> None:
     events = [packed(MAKER, 1, BOX, DOSE), unpacked(MAKER, 5, CARTON, DOSE)]
     assert read(*events) == ([("PACKAGE", BOX, 1, None)], [Clash.NOT_INSIDE])
     assert read(unpacked(MAKER, 5, CARTON, DOSE)) == ([], [Clash.NOT_INSIDE])
 
 
-def test_the_same_said_twice_is_no_contradiction():
+def test_the_same_said_twice_is_no_contradiction() -> None:
     events = [
         packed(MAKER, 1, BOX, DOSE),
         packed(MAKER, 2, BOX, DOSE, step="storing"),
@@ -91,7 +93,7 @@ def test_the_same_said_twice_is_no_contradiction():
     assert read(*events) == ([("PACKAGE", BOX, 1, 5)], [])
 
 
-def test_a_thing_packed_into_itself_is_a_cycle_directly_and_by_way_of_another():
+def test_a_thing_packed_into_itself_is_a_cycle_directly_and_by_way_of_another() -> None:
     assert read(packed(MAKER, 1, DOSE, DOSE)) == ([], [Clash.CYCLE])
     events = [made(0, DOSE), packed(MAKER, 1, BOX, DOSE), packed(MAKER, 2, DOSE, BOX)]
     found = history(DOSE, events, now_ms=at(10), parties={})
@@ -99,7 +101,7 @@ def test_a_thing_packed_into_itself_is_a_cycle_directly_and_by_way_of_another():
     assert [one.container for one in found.insides] == [BOX, DOSE]
 
 
-def test_events_that_group_nothing_and_groupings_without_a_parent_are_passed_over():
+def test_events_that_group_nothing_and_groupings_without_a_parent_are_passed_over() -> None:
     nameless = unpacked(MAKER, 5, "", DOSE)
     assert read(made(0, DOSE), nameless) == ([], [])
 
@@ -117,7 +119,7 @@ MOVES = st.lists(
 
 
 @given(MOVES, st.randoms(use_true_random=False))
-def test_random_packing_agrees_with_a_table_that_is_kept_by_hand(moves, shuffler):
+def test_random_packing_agrees_with_a_table_that_is_kept_by_hand(moves: Any, shuffler: Any) -> None:
     # An hour between two events, so that no clock tolerance plays a part.
     inside: dict[str, str] = {}
     ranges: dict[str, list[tuple[str, float, float | None]]] = {thing: [] for thing in THINGS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -58,20 +59,20 @@ def sent(minutes: float = 100, *, by: str = MAKER, to: str = CENTRE) -> Observed
     return shipped(by, minutes, to, DOSE)
 
 
-def test_from_the_maker_by_a_carrier_and_a_centre_to_a_clinic():
+def test_from_the_maker_by_a_carrier_and_a_centre_to_a_clinic() -> None:
     found = told(chain())
     assert clashes(found) == []
     assert hands(found) == [(MAKER, 0, 60), (CARRIER, 60, 190), (CENTRE, 190, 600), (CLINIC, 700, None)]
     assert [one.place for one in found.holdings][2:] == [STORE, FRIDGE]
 
 
-def test_nobody_holds_it_on_its_way_where_no_carrier_says_so():
+def test_nobody_holds_it_on_its_way_where_no_carrier_says_so() -> None:
     found = told([made(0, DOSE), sent(), received(CENTRE, 200, MAKER, DOSE)])
     assert hands(found) == [(MAKER, 0, 100), (CENTRE, 200, None)]
     assert found.holdings[1].evidence[0] == found.holdings[0].evidence[-1]  # the shipping, then the receiving
 
 
-def test_two_carriers_hand_over_and_the_first_may_speak_up_minutes_later():
+def test_two_carriers_hand_over_and_the_first_may_speak_up_minutes_later() -> None:
     events = [
         made(0, DOSE),
         sent(),
@@ -87,7 +88,7 @@ def test_two_carriers_hand_over_and_the_first_may_speak_up_minutes_later():
     assert hands(found) == [(MAKER, 0, 100), (CARRIER, 101, 150), (OTHER, 150, 200), (CENTRE, 200, None)]
 
 
-def test_a_carrier_that_ships_on_to_the_next_is_no_stranger_and_the_first_sender_may_be_named():
+def test_a_carrier_that_ships_on_to_the_next_is_no_stranger_and_the_first_sender_may_be_named() -> None:
     events = [
         made(0, DOSE),
         sent(),
@@ -98,7 +99,7 @@ def test_a_carrier_that_ships_on_to_the_next_is_no_stranger_and_the_first_sender
     assert clashes(told(events)) == []
 
 
-def test_returned_and_shipped_again():
+def test_returned_and_shipped_again() -> None:
     events = [
         made(0, DOSE),
         sent(),
@@ -113,11 +114,11 @@ def test_returned_and_shipped_again():
     assert [party for party, _, _ in hands(found)] == [MAKER, CENTRE, MAKER, CENTRE]
 
 
-def test_what_was_never_accepted_may_be_received_by_its_sender():
+def test_what_was_never_accepted_may_be_received_by_its_sender() -> None:
     assert clashes(told([made(0, DOSE), sent(), received(MAKER, 300, "", DOSE)])) == []
 
 
-def test_a_voided_shipping_leaves_the_holding_as_if_nothing_had_been():
+def test_a_voided_shipping_leaves_the_holding_as_if_nothing_had_been() -> None:
     void = about(MAKER, 120, "void_shipping", DOSE)
     found = told([made(0, DOSE), sent(), void])
     assert clashes(found) == []
@@ -126,19 +127,19 @@ def test_a_voided_shipping_leaves_the_holding_as_if_nothing_had_been():
     assert [(leg.mode, leg.custodian) for leg in found.legs] == [("store", MAKER)]
 
 
-def test_a_shipping_is_voided_after_a_carrier_had_it():
+def test_a_shipping_is_voided_after_a_carrier_had_it() -> None:
     events = [made(0, DOSE), sent(), about(CARRIER, 105, "accepting", DOSE), about(MAKER, 200, "void_shipping", DOSE)]
     found = told(events)
     assert clashes(found) == []
     assert hands(found) == [(MAKER, 0, 100), (CARRIER, 105, 200), (MAKER, 200, None)]
 
 
-def test_what_was_not_shipped_cannot_be_voided_by_another():
+def test_what_was_not_shipped_cannot_be_voided_by_another() -> None:
     events = [made(0, DOSE), about(OTHER, 120, "void_shipping", DOSE)]
     assert clashes(told(events)) == [Clash.STRANGER]
 
 
-def test_a_shipment_told_of_pallet_and_carton_is_one():
+def test_a_shipment_told_of_pallet_and_carton_is_one() -> None:
     events = [
         made(0, DOSE),
         packed(MAKER, 5, BOX, DOSE),
@@ -153,7 +154,7 @@ def test_a_shipment_told_of_pallet_and_carton_is_one():
     assert hands(found) == [(MAKER, 0, 100), (CENTRE, 200, None)]
 
 
-def test_a_part_of_a_carton_goes_on_and_the_rest_stays():
+def test_a_part_of_a_carton_goes_on_and_the_rest_stays() -> None:
     other = f"{MAKER}/SN-2"
     events = [
         made(0, DOSE, other),
@@ -171,30 +172,30 @@ def test_a_part_of_a_carton_goes_on_and_the_rest_stays():
 
 
 @pytest.mark.parametrize("late", [10, 0])
-def test_a_shipping_may_be_late_by_the_clock_tolerance(late):
+def test_a_shipping_may_be_late_by_the_clock_tolerance(late: Any) -> None:
     events = [made(0, DOSE), received(CENTRE, 100, MAKER, DOSE), sent(100 + late)]
     found = told(events)
     assert clashes(found) == []
     assert hands(found) == [(MAKER, 0, 100), (CENTRE, 100, None)]
 
 
-def test_a_shipping_beyond_the_clock_tolerance_is_none_of_that_receiving():
+def test_a_shipping_beyond_the_clock_tolerance_is_none_of_that_receiving() -> None:
     found = told([made(0, DOSE), received(CENTRE, 100, MAKER, DOSE), sent(110.01)])
     assert clashes(found) == [Clash.NO_SHIPPER, Clash.OVERLAP]
 
 
-def test_a_late_shipping_by_who_never_received_is_drawn_forward_and_is_no_wrong_receiver():
+def test_a_late_shipping_by_who_never_received_is_drawn_forward_and_is_no_wrong_receiver() -> None:
     events = [
         made(0, DOSE),
         sent(50, to=CENTRE),
         received(CLINIC, 100, MAKER, DOSE),
         shipped(CENTRE, 105, CLINIC, DOSE),
     ]
-    # The centre has shipped it on, by a clock that is ahead, and has never received it; the clinic is no wrong receiver.
+    # The centre has shipped it on, by a clock that is ahead, and has never received it; the clinic is the right one.
     assert clashes(told(events)) == [Clash.NO_RECEIPT]
 
 
-def test_a_carrier_may_depart_minutes_before_the_shipping_and_load_hours_before_it():
+def test_a_carrier_may_depart_minutes_before_the_shipping_and_load_hours_before_it() -> None:
     early = [made(0, DOSE), about(CARRIER, 95, "departing", DOSE), sent(), received(CENTRE, 200, MAKER, DOSE)]
     assert clashes(told(early)) == []
     loads = [made(0, DOSE), about(CARRIER, 95 - 600, "loading", DOSE)]
@@ -205,16 +206,16 @@ def test_a_carrier_may_depart_minutes_before_the_shipping_and_load_hours_before_
     assert clashes(told(far)) == [Clash.STRANGER]
 
 
-def test_received_and_nobody_has_shipped_it():
+def test_received_and_nobody_has_shipped_it() -> None:
     assert clashes(told([made(0, DOSE), received(CENTRE, 200, MAKER, DOSE)])) == [Clash.NO_SHIPPER]
     assert clashes(told([received(CENTRE, 200, MAKER, DOSE)])) == [Clash.NO_SHIPPER]
 
 
-def test_received_from_another_than_has_shipped_it():
+def test_received_from_another_than_has_shipped_it() -> None:
     assert clashes(told([made(0, DOSE), sent(), received(CENTRE, 200, OTHER, DOSE)])) == [Clash.NO_SHIPPER]
 
 
-def test_the_owner_counts_as_the_receiver_where_no_possessor_is_named():
+def test_the_owner_counts_as_the_receiver_where_no_possessor_is_named() -> None:
     ends = (Typed("location", "idtrace:somewhere"), Typed("owning_party", f"idtrace:{CENTRE}"))
     owned = about(MAKER, 100, "shipping", DOSE, destinations=ends)
     assert clashes(told([made(0, DOSE), owned, received(OTHER, 200, MAKER, DOSE)])) == [Clash.WRONG_RECEIVER]
@@ -222,7 +223,7 @@ def test_the_owner_counts_as_the_receiver_where_no_possessor_is_named():
     assert clashes(told([made(0, DOSE), nobody, received(OTHER, 200, MAKER, DOSE)])) == []
 
 
-def test_received_by_another_than_it_was_shipped_to():
+def test_received_by_another_than_it_was_shipped_to() -> None:
     found = told([made(0, DOSE), sent(), received(OTHER, 200, MAKER, DOSE)])
     assert clashes(found) == [Clash.WRONG_RECEIVER]
     assert hands(found)[-1] == (OTHER, 200, None)
@@ -230,27 +231,27 @@ def test_received_by_another_than_it_was_shipped_to():
 
 
 @pytest.mark.parametrize("step", ["dispensing", "shipping"])
-def test_used_or_shipped_on_and_never_received(step):
+def test_used_or_shipped_on_and_never_received(step: Any) -> None:
     used = about(CENTRE, 200, step, DOSE)
     found = told([made(0, DOSE), sent(), used])
     assert clashes(found) == [Clash.NO_RECEIPT]
     assert found.contradictions[0].evidence[-1] == used.identifier
 
 
-def test_handled_before_the_receiving_is_written_is_fine_and_without_one_is_not():
+def test_handled_before_the_receiving_is_written_is_fine_and_without_one_is_not() -> None:
     handled = [made(0, DOSE), sent(), about(CENTRE, 200, "storing", DOSE), about(CENTRE, 201, "inspecting", DOSE)]
     assert clashes(told(handled)) == [Clash.NO_RECEIPT]
     assert clashes(told([*handled, received(CENTRE, 260, MAKER, DOSE)])) == []
 
 
-def test_shipped_by_who_has_given_it_away_and_by_who_never_had_it():
+def test_shipped_by_who_has_given_it_away_and_by_who_never_had_it() -> None:
     base = [made(0, DOSE), sent(), received(CENTRE, 200, MAKER, DOSE)]
     assert clashes(told([*base, sent(300, to=CLINIC)])) == [Clash.OVERLAP]
     assert clashes(told([*base, sent(300, by=OTHER, to=CLINIC)])) == [Clash.STRANGER]
     assert clashes(told([made(0, DOSE), sent(), sent(300, to=CLINIC)])) == [Clash.OVERLAP]
 
 
-def test_handled_by_who_has_given_it_away_by_who_never_had_it_and_on_its_way():
+def test_handled_by_who_has_given_it_away_by_who_never_had_it_and_on_its_way() -> None:
     base = [made(0, DOSE), sent(), received(CENTRE, 200, MAKER, DOSE)]
     assert clashes(told([*base, about(MAKER, 300, "storing", DOSE)])) == [Clash.OVERLAP]
     assert clashes(told([*base, about(OTHER, 300, "", DOSE)])) == [Clash.STRANGER]
@@ -260,25 +261,25 @@ def test_handled_by_who_has_given_it_away_by_who_never_had_it_and_on_its_way():
     assert clashes(told([*way, about(MAKER, 300, "packing", DOSE)])) == [Clash.OVERLAP]
 
 
-def test_who_measures_or_inspects_by_office_need_not_hold_it():
+def test_who_measures_or_inspects_by_office_need_not_hold_it() -> None:
     base = [made(0, DOSE), measured(OTHER, 10, DOSE, (9, "5")), about("88.118", 20, "holding", DOSE)]
     assert clashes(told(base, {"88.118": AUTHORITY})) == []
     assert clashes(told(base)) == [Clash.STRANGER]
 
 
-def test_made_twice_by_another_or_by_the_same_and_filled_then_coded_is_once():
+def test_made_twice_by_another_or_by_the_same_and_filled_then_coded_is_once() -> None:
     assert clashes(told([made(0, DOSE), made(50, DOSE, by=OTHER)])) == [Clash.MADE_TWICE]
     assert clashes(told([made(0, DOSE), made(50, DOSE)])) == [Clash.MADE_TWICE]
     filled = make(MAKER, EventType.TRANSFORMATION, -5, inputs=["urn:lot:bulk"], outputs=[DOSE])
     assert clashes(told([filled, made(0, DOSE)])) == []
 
 
-def test_made_after_it_was_handled_leaves_the_hands_as_they_are():
+def test_made_after_it_was_handled_leaves_the_hands_as_they_are() -> None:
     events = [about(CENTRE, 0, "storing", DOSE), made(50, DOSE)]
     assert hands(told(events)) == [(CENTRE, 0, None)]
 
 
-def test_an_event_that_was_taken_back_never_was():
+def test_an_event_that_was_taken_back_never_was() -> None:
     stray = sent(50, to=OTHER)
     base = [made(0, DOSE), sent(), received(CENTRE, 200, MAKER, DOSE)]
     back = taken_back(stray, 60)
@@ -297,5 +298,5 @@ def test_an_event_that_was_taken_back_never_was():
     assert elsewhere not in told([*base, elsewhere]).voided
 
 
-def _fields(observed: Observed) -> dict[str, object]:
+def _fields(observed: Observed) -> dict[str, Any]:
     return {name: getattr(observed.event, name) for name in type(observed.event).__dataclass_fields__}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,7 +90,7 @@ def gather(
     pytest.fail("it does not end")
 
 
-def test_the_whole_chain_is_found_from_the_dose_alone_and_gives_the_same_history():
+def test_the_whole_chain_is_found_from_the_dose_alone_and_gives_the_same_history() -> None:
     got, _ = gather(chain())
     assert got.gaps == ()
     whole = history(DOSE, chain(), now_ms=NOW, parties={})
@@ -97,7 +98,7 @@ def test_the_whole_chain_is_found_from_the_dose_alone_and_gives_the_same_history
     assert {DOSE, BOX, TRUCK, LOGGER, STORE} <= set(got.asked)
 
 
-def test_what_happened_to_a_container_before_and_after_is_not_fetched():
+def test_what_happened_to_a_container_before_and_after_is_not_fetched() -> None:
     before = shipped(CARRIER, -5_000, CENTRE, TRUCK)
     later = about(CARRIER, 5_000, "departing", TRUCK)
     got, fetched = gather([*chain(), before, later])
@@ -105,7 +106,7 @@ def test_what_happened_to_a_container_before_and_after_is_not_fetched():
     assert len(got.observed) == len(chain())
 
 
-def test_a_container_that_was_packed_before_the_thing_came_in_is_followed_all_the_same():
+def test_a_container_that_was_packed_before_the_thing_came_in_is_followed_all_the_same() -> None:
     events = [
         packed(MAKER, -50, BOX, f"{MAKER}/TRAY"),
         packed(MAKER, 1, f"{MAKER}/TRAY", DOSE),
@@ -115,7 +116,7 @@ def test_a_container_that_was_packed_before_the_thing_came_in_is_followed_all_th
     assert history(DOSE, got.observed, now_ms=NOW, parties={}).containers == (f"{MAKER}/TRAY", BOX)
 
 
-def test_a_report_that_is_read_out_a_day_late_is_found_and_not_later():
+def test_a_report_that_is_read_out_a_day_late_is_found_and_not_later() -> None:
     base = [made(0, DOSE), packed(CARRIER, 10, TRUCK, DOSE), unpacked(CARRIER, 90, TRUCK, DOSE)]
     day = measured(CARRIER, 90 + 1440, TRUCK, (50, "5"))
     late = measured(CARRIER, 90 + 1441, TRUCK, (51, "5"))
@@ -124,7 +125,7 @@ def test_a_report_that_is_read_out_a_day_late_is_found_and_not_later():
     assert late not in got.observed
 
 
-def test_a_missing_event_is_a_gap_and_so_is_one_that_never_was():
+def test_a_missing_event_is_a_gap_and_so_is_one_that_never_was() -> None:
     world = chain()
     lost = world[1].identifier
     invented = Pointer(DOSE, at(3), f"{CLINIC}/event/{'0' * 64}", "epc")
@@ -135,7 +136,7 @@ def test_a_missing_event_is_a_gap_and_so_is_one_that_never_was():
     }
 
 
-def test_an_event_that_says_nothing_of_what_it_was_named_for_is_a_misfit():
+def test_an_event_that_says_nothing_of_what_it_was_named_for_is_a_misfit() -> None:
     stray = made(0, f"{MAKER}/SN-77")
     got, _ = gather([*chain(), stray], extra=(Pointer(DOSE, at(0), stray.identifier, "epc"),))
     assert [(gap.kind, gap.subject) for gap in got.gaps] == [(GapKind.MISFIT, stray.identifier)]
@@ -143,13 +144,13 @@ def test_an_event_that_says_nothing_of_what_it_was_named_for_is_a_misfit():
     assert stray.identifier not in {step.observed.identifier for step in found.steps}
 
 
-def test_a_party_that_is_asked_about_is_no_misfit():
+def test_a_party_that_is_asked_about_is_no_misfit() -> None:
     subject = f"idtrace:{CENTRE}"
     got, _ = gather([shipped(MAKER, 5, CENTRE, DOSE)], subject=subject)
     assert (len(got.observed), got.gaps) == (1, ())
 
 
-def test_what_nobody_asked_for_is_not_kept():
+def test_what_nobody_asked_for_is_not_kept() -> None:
     machine = Gather(DOSE, now_ms=NOW)
     assert isinstance(machine.begin(), AskPointers)
     world = {one.identifier: one for one in chain()}
@@ -160,7 +161,7 @@ def test_what_nobody_asked_for_is_not_kept():
     assert machine._known == {}
 
 
-def test_events_that_correct_an_error_are_fetched_though_nothing_points_to_them():
+def test_events_that_correct_an_error_are_fetched_though_nothing_points_to_them() -> None:
     right = about(MAKER, 50, "inspecting", f"{MAKER}/UNRELATED")
     wrong = about(MAKER, 40, "inspecting", DOSE)
     back = taken_back(wrong, 60)
@@ -190,7 +191,7 @@ def test_events_that_correct_an_error_are_fetched_though_nothing_points_to_them(
         (GatherLimits(rounds=3), DOSE),
     ],
 )
-def test_each_bound_that_is_reached_is_a_gap(limits, subject):
+def test_each_bound_that_is_reached_is_a_gap(limits: Any, subject: Any) -> None:
     got, fetched = gather(chain(), limits=limits)
     bounds = [gap for gap in got.gaps if gap.kind is GapKind.BOUND]
     assert bounds
@@ -199,13 +200,13 @@ def test_each_bound_that_is_reached_is_a_gap(limits, subject):
     assert len(got.asked) <= limits.things
 
 
-def test_no_bound_is_reached_at_exactly_the_limit():
+def test_no_bound_is_reached_at_exactly_the_limit() -> None:
     got, fetched = gather(chain())
     exact = GatherLimits(events=len(fetched), things=len(got.asked))
     assert gather(chain(), limits=exact)[0].gaps == ()
 
 
-def test_of_what_was_fitted_before_only_the_latest_are_fetched():
+def test_of_what_was_fitted_before_only_the_latest_are_fetched() -> None:
     old = [fitted(CARRIER, -1000 + number, TRUCK, f"{CARRIER}/L-{number}") for number in range(5)]
     world = [made(0, DOSE), packed(CARRIER, 10, TRUCK, DOSE), *old]
     got, _ = gather(world, limits=GatherLimits(earlier=2))
@@ -213,7 +214,7 @@ def test_of_what_was_fitted_before_only_the_latest_are_fetched():
 
 
 @given(st.sets(st.sampled_from([one.identifier for one in chain()]), max_size=4))
-def test_whatever_is_missing_is_named_or_never_met(missing):
+def test_whatever_is_missing_is_named_or_never_met(missing: Any) -> None:
     got, fetched = gather(chain(), missing=frozenset(missing))
     assert {gap.subject for gap in got.gaps} == missing & set(fetched)
     left = [one for one in chain() if one.identifier not in missing]

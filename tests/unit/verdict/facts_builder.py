@@ -50,10 +50,14 @@ def party(prefix: str, *roles: PartyRole, **changes: Any) -> Party:
 
 def observed(event: Event, by: str, reported_at: int | None = None) -> Observed:
     digest = hashlib.sha256(repr((by, event)).encode()).hexdigest()
-    return Observed(event, f"{by}/event/{digest}", by, event.time_ms // 1000 + 1 if reported_at is None else reported_at)
+    return Observed(
+        event, f"{by}/event/{digest}", by, event.time_ms // 1000 + 1 if reported_at is None else reported_at
+    )
 
 
-def event(at_ms: int, step: str = "", by: str = MAKER, *, type_: EventType = EventType.OBJECT, **fields: Any) -> Observed:
+def event(
+    at_ms: int, step: str = "", by: str = MAKER, *, type_: EventType = EventType.OBJECT, **fields: Any
+) -> Observed:
     reported_at = fields.pop("reported_at", None)
     given = {"action": Action.OBSERVE, "epcs": (DOSE_URI,), "read_point": site(by), "biz_step": step} | fields
     return observed(Event(type=type_, time_ms=at_ms, offset_minutes=480, **given), by, reported_at)
