@@ -201,6 +201,8 @@ def format_recall(recall: Recall) -> bytes:
             shown |= {"package": scope.package, "since": scope.since_s, "until": scope.until_s}
         case ScopeKind.ITEMS:
             shown |= {"items": list(scope.items)}
+        case _:
+            assert_never(scope.kind)
     return canonical.encode(
         {
             "recall": recall.name,

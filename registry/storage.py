@@ -440,7 +440,10 @@ class Storage(Protocol):
         ...
 
     async def settle(self, tried: Sequence[Delivery]) -> None:
-        """Keep how deliveries stand now, durably: DONE ones go, of others the state is replaced. Twice does it once."""
+        """Keep how deliveries stand now, durably: DONE ones go, of others the state is replaced. Twice does it once.
+
+        Each is one that this store has told, with its ``place``.
+        """
         ...
 
     async def reopen(self) -> None:

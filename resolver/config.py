@@ -84,7 +84,7 @@ class VerdictConfig:
     """How this resolver judges. Paths are absolute or relative to the configuration file.
 
     Attributes:
-        key: private key that signs verdicts; None: none is signed, and nobody is given evidence.
+        key: private key that signs verdicts; None: none is signed, and its proofs speak alone.
         policy: a stricter policy than the published one (``idtrace/verdict/policy.py``); None: the published one.
         limits: what verdicts may cost and how long one is kept.
     """

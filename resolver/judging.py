@@ -168,15 +168,14 @@ class Judging:
             self._fall(thing)
 
     def evidence(self, judged: Judged) -> bytes:
-        """The verdict file, compressed.
+        """The verdict file, compressed; without a key the verdict in it is not signed, and its proofs speak alone.
 
         Raises:
-            InputError: FIELD_MISSING where this resolver has no key to sign with, FIELD_TOO_LARGE.
+            InputError: FIELD_TOO_LARGE.
         """
-        if self._signer is None:
-            raise InputError(Reason.FIELD_MISSING, "this resolver signs no verdicts: it has no key", field="evidence")
         facts = judged.facts
-        signed = sign_verdict(judged.judgement, facts, self._signer, issued_at=self._resolver.clock.now())
+        signers = () if self._signer is None else (self._signer,)
+        signed = sign_verdict(judged.judgement, facts, *signers, issued_at=self._resolver.clock.now())
         own = judged.traced.answer
         unproven = facts.answer if own.bundle is None else None
         file = VerdictFile(signed, self.policy, judged.traced.bundles, facts.gaps, unproven)

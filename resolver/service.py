@@ -137,7 +137,7 @@ class ResolverService(resolver_pb2_grpc.ResolverServiceServicer):
         """Say whether a thing may be used.
 
         Raises:
-            InputError: the text is no identifier; or there is no key to sign evidence with, or it is too large.
+            InputError: the text is no identifier, or the evidence is too large.
             RefusedError: NOT_AUTHORITATIVE where this resolver does not judge.
             BusyError: too many verdicts, traces or walks are under way.
         """

@@ -20,6 +20,9 @@ def parts(traced: Traced) -> Iterator[pb.TraceResponse]:
     told = history(traced.subject, traced.observed, now_ms=traced.now_ms, parties=licences(traced.papers))
     steps = list(_steps(traced, told))
     papers = [paper.bundle for paper in (traced.answer, *traced.papers) if paper.bundle is not None]
+    # What was packed or fitted before it came near the thing is no step of its history, and explains some.
+    told_already = {one.identifier for one in (*(step.observed for step in told.steps), *told.voided)}
+    papers += [traced.events[one.identifier] for one in traced.observed if one.identifier not in told_already]
     yield from (pb.TraceResponse(step=step) for step in steps)
     for bundle in papers:
         yield pb.TraceResponse(paper=pb.TracePaper(bundle=wire.bundle_to_pb(bundle)))

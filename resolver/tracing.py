@@ -1,8 +1,8 @@
 """Traces a thing: performs what :class:`~idtrace.provenance.gather.Gather` wants, and fetches the papers beside events.
 
 Pointers come from the subject's home registry, which is where the verified chain of a resolution of it ends; they prove
-nothing. A place or a device that is named by a URI and no identifier has no home: the nodes of those who have reported
-of it are asked. Events and papers are resolved like anything else, so each comes verified and with its proof. What
+nothing. What is named by a URI and no identifier, or lies in a zone that nobody has, has no home: the nodes of those
+who have reported of it are asked. Events and papers are resolved like anything else, so each comes verified and with its proof. What
 cannot be had in time is a gap, and never an error: half a history that says what is missing is worth more than none.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from idtrace.bundle import Bundle, Verdict
@@ -214,25 +214,34 @@ class _Run:
         return found, gaps
 
     async def _homes(self, subject: str) -> tuple[list[tuple[str, ...]], list[Gap]]:
-        """Endpoints of the home of a subject, or of those who have reported of what has none."""
-        try:
-            askable = [Identifier.parse(subject)]
-        except InputError:
-            prefixes = sorted(self._reporters.get(subject, ()))
-            # Any name in a party's zone leads to its node, whether there is such a record or not.
-            askable = [Identifier.parse(f"{prefix}/{RECALLS_SUFFIX}") for prefix in prefixes]
-        homes: dict[tuple[str, ...], None] = {}
+        """Endpoints of the home of a subject, or of those who have reported of what has none, and what is missing."""
+        own = _identifier(subject)
+        home = await self._home(own) if own is not None else None
+        if isinstance(home, Gap):
+            return [], [Gap(home.kind, subject, home.detail)]
+        if home is not None:
+            return [home], []
+        found: dict[tuple[str, ...], None] = {}
         gaps: list[Gap] = []
-        for identifier in askable:
-            answer = await self._resolve(identifier)
-            if isinstance(answer, Gap):
-                gaps.append(Gap(answer.kind, subject, f"its home: {answer.detail}"))
-            elif answer.chain is None or not answer.chain.delegation.endpoints:
-                kind = _FAILED.get(answer.verdict, GapKind.MISSING)
-                gaps.append(Gap(kind, subject, f"its home: {answer.detail}"))
-            else:
-                homes[answer.chain.delegation.endpoints] = None
-        return list(homes), gaps
+        for prefix in sorted(self._reporters.get(subject, ())):
+            # Any name in a party's zone leads to its node, whether there is such a record or not.
+            home = await self._home(Identifier.parse(f"{prefix}/{RECALLS_SUFFIX}"))
+            if isinstance(home, Gap):
+                gaps.append(Gap(home.kind, subject, home.detail))
+            elif home is not None:
+                found[home] = None
+        return list(found), gaps
+
+    async def _home(self, identifier: Identifier) -> tuple[str, ...] | Gap | None:
+        """Endpoints of the deepest zone on the way to an identifier; None where that is the root, which keeps nothing."""
+        answer = await self._resolve(identifier)
+        if isinstance(answer, Gap):
+            return replace(answer, detail=f"its home: {answer.detail}")
+        chain = answer.chain
+        if chain is None or (chain.zone.labels and not chain.delegation.endpoints):
+            kind = _FAILED.get(answer.verdict, GapKind.MISSING)
+            return Gap(kind, str(identifier), f"its home: {answer.detail}")
+        return chain.delegation.endpoints if chain.zone.labels else None
 
     async def _fetch(self, identifiers: Sequence[str]) -> EventsFetched:
         observed: list[Observed] = []
@@ -307,3 +316,11 @@ def _parties(observed: Iterable[Observed]) -> list[Prefix]:
             if party:
                 named[party] = None
     return [Prefix.parse(prefix) for prefix in sorted(named)]
+
+
+def _identifier(subject: str) -> Identifier | None:
+    """None for a URI that is no identifier."""
+    try:
+        return Identifier.parse(subject)
+    except InputError:
+        return None

@@ -19,14 +19,18 @@ from idtrace.cli import (
     audit,
     capture,
     delegate,
+    judge,
     key,
     node,
+    outbox,
     party,
     prefix,
     register,
     resolve,
     scan,
+    simulate,
     store,
+    trace,
     update,
     verify,
     witness,
@@ -137,9 +141,13 @@ app.command()(capture.capture)
 app.command()(update.update)
 app.command()(update.retire)
 app.command()(resolve.resolve)
+app.command()(judge.judge)
+app.command()(trace.trace)
 app.command()(scan.scan)
 app.command()(verify.verify)
 app.command()(audit.audit)
+app.command()(outbox.outbox)
+app.command(name="simulate")(simulate.simulate_chains)
 app.add_typer(node.app, name="node")
 app.add_typer(store.app, name="store")
 app.add_typer(witness.app, name="witness")

@@ -32,6 +32,8 @@ class ExitCode(IntEnum):
     REFUSED = 5
     PARTLY = 6
     UNKNOWN = 7
+    HOLD = 8
+    DO_NOT_USE = 9
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 
@@ -47,6 +49,8 @@ MEANINGS: Final = {
     ExitCode.REFUSED: "the node refused",
     ExitCode.PARTLY: "partly done: some lines of a bulk registration failed",
     ExitCode.UNKNOWN: "the outcome of some lines of a bulk registration is unknown; run the same command again",
+    ExitCode.HOLD: "the verdict is HOLD: not before somebody has looked",
+    ExitCode.DO_NOT_USE: "the verdict is DO NOT USE",
     ExitCode.INTERRUPTED: "interrupted",
     ExitCode.BROKEN_PIPE: "whoever read the output has gone",
 }

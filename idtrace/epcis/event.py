@@ -247,7 +247,7 @@ _OBJECTS_NEEDED: Final[Mapping[EventType, str]] = {
     EventType.OBJECT: "an ObjectEvent has epcList, quantityList, or sensorElementList with readPoint",
     EventType.AGGREGATION: "an AggregationEvent has childEPCs or childQuantityList; to DELETE, all may be meant",
     EventType.ASSOCIATION: "an AssociationEvent has childEPCs or childQuantityList; to DELETE, all may be meant",
-    EventType.TRANSACTION: "a TransactionEvent has epcList or quantityList; to DELETE, all may be meant",
+    EventType.TRANSACTION: "a TransactionEvent has epcList, quantityList or parentID; to DELETE, all may be meant",
     EventType.TRANSFORMATION: "a TransformationEvent has inputs and outputs, or a transformationID with one of them",
 }
 
@@ -259,5 +259,7 @@ def _has_objects(event: Event) -> bool:
         return (inputs or outputs) if event.transformation_id else (inputs and outputs)
     if event.type is EventType.OBJECT:
         return bool(event.epcs or event.quantities or (event.sensors and event.read_point))
-    named = event.epcs or event.quantities or event.children or event.child_quantities
-    return bool(named) or event.action is Action.DELETE
+    named = bool(event.epcs or event.quantities or event.children or event.child_quantities)
+    if event.type is EventType.TRANSACTION and event.parent:
+        return True
+    return named or event.action is Action.DELETE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, Final
 
 from idtrace.coldchain.alarms import ACKNOWLEDGES, COMMENT, AlarmKind, alarm_id
@@ -119,24 +120,25 @@ def _correct(voice: Voice, group: Group) -> None:
 
 
 def _acknowledge(plan: Plan, voice: Voice, group: Group) -> None:
-    """Whoever opened the door answers for the alarm of the refrigerator's probe."""
-    site, held = group.fridge.site, plan.article.held
-    opened_ms = group.fridge.disturbances[0].start_ms + site.skew_ms
-    limit = held.high
-    probe = site.device("room-1")
-    first_ms = next(
-        report.time_ms
+    """Whoever opened the door answers for the alarms of the refrigerator's probe: for each time that it went out."""
+    site, limit = group.fridge.site, plan.article.held.high
+    device = site.device("room-1")
+    readings = sorted(
+        (report.time_ms, report.value)
         for entry in voice.entries
         if entry.scope == group.fridge.scope
         for element in entry.observed.event.sensors
         for report in element.reports
-        if report.time_ms is not None
-        and report.time_ms >= opened_ms
-        and report.value is not None
-        and report.value > limit
+        if report.time_ms is not None and report.value is not None
     )
-    alarm = alarm_id(key(site.room), AlarmKind.ABOVE, first_ms, key(probe))
-    words = {ACKNOWLEDGES: alarm, COMMENT: "补货时开门 已关闭并复核温度"}
-    at_ms = first_ms - site.skew_ms + 2 * HOUR_MS
-    voice.observe(site, at_ms, group.fridge.scope, "inspecting", _boxes(group), disposition="conformant",
-                  extensions=words)  # fmt: skip
+    starts = [
+        time_ms
+        for (_, before), (time_ms, value) in pairwise(readings)
+        if before <= limit < value and time_ms >= group.fridge.disturbances[0].start_ms
+    ]
+    alarms = [alarm_id(key(site.room), AlarmKind.ABOVE, time_ms, key(device)) for time_ms in starts]
+    words = {ACKNOWLEDGES: alarms, COMMENT: "补货时开门 已关闭并复核温度"}
+    at_ms = starts[-1] - site.skew_ms + 2 * HOUR_MS
+    voice.observe(
+        site, at_ms, group.fridge.scope, "inspecting", _boxes(group), disposition="conformant", extensions=words
+    )

@@ -52,8 +52,12 @@ class Bench:
     def judge(self, dose: Dose) -> Judgement:
         """The engine's word on a dose, with what it shares with others worked out once."""
         facts = self.facts_for(dose)
-        made = history(facts.subject, facts.observed, now_ms=facts.now_ms, parties=facts.parties, memo=self._memo)
+        made = self.history_of(facts)
         return judge(facts, self.policy, history=made, thermal=self._thermal(facts, made))
+
+    def history_of(self, facts: Facts) -> History:
+        """What the events of these facts say."""
+        return history(facts.subject, facts.observed, now_ms=facts.now_ms, parties=facts.parties, memo=self._memo)
 
     def _observed_for(self, dose: Dose) -> tuple[Observed, ...]:
         scopes = dose.scopes & self._told

@@ -21,7 +21,8 @@ _DOSE_KINDS: Final = dose_faults.DOSE_FAULTS
 _UNUSUAL: Final = (Trait.RETURNED, Trait.DOOR_OPENED, Trait.CORRECTED, Trait.VOID_SHIPPING)
 # Fewer than two clinics' worth have no room for a fault beside sound doses.
 DOSES_MIN: Final = 60
-DOSES_MAX: Final = 20_000
+# All doses of a lot stand in one transformation, which has to fit into one event.
+DOSES_MAX: Final = 2_000
 
 
 def simulate(seed: int, number: int, doses: int) -> Chain:
@@ -33,6 +34,7 @@ def simulate(seed: int, number: int, doses: int) -> Chain:
     plan = planning.plan(seed, number, doses, _article(number, of_groups, of_doses))
     voice = Voice(f"{seed}/{number}/{doses}", plan.random)
     injected = _afflict(plan, of_groups, of_doses)
+    planning.give_vehicles(plan)
     telling.tell(plan, voice)
     dose_faults.tell(plan, voice)
     aftermath.tell(plan, voice)
@@ -121,7 +123,7 @@ def _dose(plan: Plan, box: Box, dose: DosePlan) -> Dose:
         identifier=key(dose.uri),
         uri=dose.uri,
         box=key(box.uri),
-        scopes=frozenset({"", dose.scope, f"lot:{dose.lot}", *box.scopes}),
+        scopes=frozenset({"", dose.scope, f"lot:{dose.lot}", *box.scopes, *dose.elsewhere}),
         answer=dose.answer,
         lot=dose.lot if dose.recorded_lot is None else dose.recorded_lot,
         expiry=dose.expiry if dose.recorded_expiry is None else dose.recorded_expiry,

@@ -100,6 +100,7 @@ def _copied(plan: Plan, voice: Voice, group: Group, dose: DosePlan) -> None:
     other = next(site for site in plan.network.clinics if site is not group.last_clinic)
     _give(plan, voice, group.last_clinic, dose, plan.product.doses, 2)
     _give(plan, voice, other, dose, plan.product.doses, 1.9)
+    dose.elsewhere.append(f"room:{other.prefix}")
 
 
 def _open_too_long(plan: Plan, voice: Voice, group: Group, dose: DosePlan) -> None:

@@ -20,6 +20,8 @@ STRANGER: Final = "88.118.60"
 _FIRST_CLINIC: Final = 100
 # Warehouse systems are set by hand or once a day: two of them differ by up to four minutes.
 SKEW_SECONDS_MAX: Final = 120
+# More than ever are on the road at once.
+_VEHICLES: Final = 16
 _YEAR_SECONDS: Final = 365 * 86_400
 
 
@@ -112,7 +114,7 @@ def _site(random: Random, prefix: str, role: PartyRole, city: City, name_en: str
 def _licence(site: Site, begin_ms: int) -> Party:
     place = Location(site.uri + "/site/1", LocationKind.SITE, site.city.latitude, site.city.longitude)
     room = replace(place, id=site.room, kind=LocationKind.ROOM)
-    vehicles = tuple(Location(site.vehicle(number), LocationKind.VEHICLE) for number in range(1, 4))
+    vehicles = tuple(Location(site.vehicle(number), LocationKind.VEHICLE) for number in range(1, _VEHICLES + 1))
     begin = begin_ms // SECOND_MS
     return Party(
         prefix=site.prefix,

@@ -38,6 +38,7 @@ class DosePlan:
     has_product: bool = True
     recalls_unknown: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    elsewhere: list[str] = field(default_factory=list)  # scopes of where a copy of its code is seen
     faults: set[Fault] = field(default_factory=set)
     traits: set[Trait] = field(default_factory=set)
 
@@ -104,6 +105,7 @@ class Run:
     ship_ms: int
     duration_ms: int
     disposition: str = "in_transit"
+    vehicle_number: int = 0  # given when all times are known: one vehicle goes one way at a time
     named_receiver: Site | None = None  # where the papers name another
     disturbances: list[Disturbance] = field(default_factory=list)
     silences: list[tuple[int, int]] = field(default_factory=list)
@@ -123,7 +125,7 @@ class Run:
     @property
     def vehicle(self) -> str:
         """What it goes on."""
-        return self.carrier.vehicle(1 + self.number % 3)
+        return self.carrier.vehicle(self.vehicle_number)
 
     def take_at_least(self, hours: float) -> None:
         """The way is so long."""

@@ -77,6 +77,16 @@ def send_back(whole: Plan, group: Group) -> None:
     whole.now_ms = max(whole.now_ms, again.receive_ms + DAY_MS)
 
 
+def give_vehicles(whole: Plan) -> None:
+    """Each shipment a vehicle of its carrier that is free at that time."""
+    free_ms: dict[str, list[int]] = {}
+    for run in sorted(whole.runs, key=lambda each: (each.ship_ms, each.number)):
+        vehicles = free_ms.setdefault(run.carrier.prefix, [])
+        number = next((at for at, until in enumerate(vehicles) if until < run.ship_ms), len(vehicles))
+        vehicles[number : number + 1] = [run.receive_ms + HOUR_MS]
+        run.vehicle_number = number + 1
+
+
 class _Route:
     def __init__(self, whole: Plan) -> None:
         self.whole = whole

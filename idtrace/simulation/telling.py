@@ -145,7 +145,7 @@ def _repack(plan: Plan, voice: Voice, group: Group) -> None:
 
 def _on_vehicle(plan: Plan, run: Run) -> list[Probe]:
     """Two probes from before loading until after unloading."""
-    names = (f"{run.number % 3 + 1}a", f"{run.number % 3 + 1}b")
+    names = (f"{run.vehicle_number}a", f"{run.vehicle_number}b")
     probes = _probes(plan, run.carrier, names)
     record(
         probes, plan.article.held, run.ship_ms - minutes(20), run.receive_ms, TRANSPORT_MINUTES, run.disturbances,

@@ -456,7 +456,9 @@ class TraceResponse(_message.Message):
 
     @_builtins.property
     def paper(self) -> Global___TracePaper:
-        """A record that explains the events: the thing's own, and the licences of the parties."""
+        """A record that explains the events: the thing's own, licences and recalls, and events that are no step but say what
+        was packed or fitted before it came near the thing.
+        """
 
     @_builtins.property
     def gap(self) -> Global___TraceGap:

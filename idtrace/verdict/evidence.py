@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, assert_never
 
 from idtrace import canonical
 from idtrace.bundle import Bundle, Denied, Revoked, Verdict
@@ -116,6 +116,8 @@ def answered(bundle: Bundle) -> Answered:
             return Answered(Verdict.ABSENT, reason=str(Denial.parse(signed.payload).reason))
         case Revoked():
             return Answered(Verdict.GONE, reason=Reason.DELEGATION_REVOKED)
+        case _:
+            assert_never(bundle.outcome)
 
 
 def _values(record: Record, of_type: str) -> list[bytes]:

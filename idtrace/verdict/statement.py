@@ -126,9 +126,9 @@ def findings_hash(judgement: Judgement) -> str:
     return hashlib.sha256(b"idtrace/verdict-findings/v1\0" + canonical.encode({"findings": findings})).hexdigest()
 
 
-def sign_verdict(judgement: Judgement, facts: Facts, signer: Signer, *, issued_at: int) -> Signed:
-    """The verdict, signed."""
-    return sign(Kind.VERDICT, VerdictBody.of(judgement, facts, issued_at=issued_at).payload(), signer)
+def sign_verdict(judgement: Judgement, facts: Facts, *signers: Signer, issued_at: int) -> Signed:
+    """The verdict, signed; by nobody where nobody is given."""
+    return sign(Kind.VERDICT, VerdictBody.of(judgement, facts, issued_at=issued_at).payload(), *signers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +223,9 @@ def _malformed(rule: str, where: str) -> InputError:
 
 @dataclass(slots=True)
 class VerdictReport:
-    """What a check of a verdict file found: every step, and the judgement as it was made again."""
+    """What a check of a verdict file found: every step, and the judgement as it was made again, by which policy."""
 
+    policy: Policy
     checks: list[Check] = field(default_factory=list)
     body: VerdictBody | None = None
     facts: Facts | None = None
@@ -242,7 +243,7 @@ def check_verdict(file: VerdictFile, anchor: Anchor, signers: Mapping[str, Publi
     The proofs are verified at the time of judging, which the body names. Without ``signers`` (keys by their id) no
     signature of the body is checked, and the report says so; all else holds without it.
     """
-    report = VerdictReport()
+    report = VerdictReport(file.policy)
     try:
         _check(file, anchor, signers, report)
     except IdtraceError as error:
@@ -263,7 +264,7 @@ def _check(file: VerdictFile, anchor: Anchor, signers: Mapping[str, PublicKey], 
         if not found.valid:
             last = found.checks[-1]
             raise VerificationError(last.reason or Reason.VERDICT_DIFFERS, f"{bundle.identifier}: {last.detail}")
-    report.checks.append(Check("proofs", passed=True, detail=f"{len(file.bundles)} verified from the root key"))
+    report.checks.append(Check("proofs", passed=True, detail=f"{len(file.bundles)} proofs, verified from the root key"))
     facts = report.facts = facts_of(body.subject, file.bundles, file.gaps, now_ms=body.now_ms, unproven=file.unproven)
     _same(report, "facts", body.facts_hash, facts_hash(facts))
     _same(report, "policy", body.policy, file.policy.hash)

@@ -54,7 +54,7 @@ TEXTS: Final[dict[Code, tuple[str, str]]] = {
     ),
     Code.RECALL_UNKNOWN: (
         "Whether it is recalled could not be learned: {detail}.",
-        "无法查明是否被召回：{detail}。",
+        "无法查明 {zone} 是否已将其召回。",
     ),
     Code.EXPIRED: ("It expired after {expiry}.", "有效期至 {expiry}，已过期。"),
     Code.EXPIRY_UNKNOWN: ("Nobody says until when {identifier} may be used.", "{identifier} 的有效期不明。"),

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 
+from registry.storage import DeliveryState
 from tests.contract import wishes
 from tests.contract.places import Place
-from tests.contract.sides import RECOVERIES, Count, Failure, Side, everything, of_events, touched
+from tests.contract.sides import EVENTS_MAX, RECOVERIES, Count, Failure, Side, everything, of_events, touched
 from tests.contract.truth import Truth
 from tests.contract.wishes import BULK_SIZES, RACES, WISH_MAX, Call
 
@@ -32,6 +33,7 @@ WISH = st.integers(0, WISH_MAX)
 HANDLE = st.sampled_from((0, 0, 0, 0, 1))
 # Large batches now and then.
 SIZE = st.sampled_from((*[0] * 16, *BULK_SIZES))
+KEPT_STATES = (DeliveryState.WAITING, DeliveryState.DEAD)
 CHANGES = ("commit", "commit", "commit", "put_grant", "put_chain", "put_pointers")
 
 
@@ -156,7 +158,8 @@ class StorageProgram(RuleBasedStateMachine):
         """What waits has been tried; done twice, for who dies in between does not know of the first time."""
 
         async def work(side: Side) -> None:
-            settled = wishes.tried(side.truth, number)
+            kept = [await side.handles[handle].outbox(state, EVENTS_MAX) for state in KEPT_STATES]
+            settled = wishes.tried([one for some in kept for one in some], number)  # each knows its own place
             for _ in range(2):
                 await side.ask(handle, "settle", settled)
             await side.ask_all(1 - handle, of_events(side.truth))

@@ -106,9 +106,9 @@ def pointers(number: int) -> list[Mention]:
     return found + found[:1] * twice
 
 
-def tried(truth: Truth, number: int) -> list[Delivery]:
+def tried(outbox: Iterable[Delivery], number: int) -> list[Delivery]:
     """What became of some that wait, or are dead."""
-    kept, settled = sorted(truth.waiting.values(), key=lambda one: one.key), []
+    kept, settled = sorted(outbox, key=lambda one: one.key), []
     for n, one in enumerate(kept[:6]):
         if one.state is DeliveryState.DEAD:
             settled.append(revived(one, now_ms=NOW))

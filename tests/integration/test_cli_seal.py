@@ -204,7 +204,7 @@ async def test_a_row_whose_seal_is_closed_goes_into_a_later_batch(
     soundly = Sequencer.submit_sealed
     refused: list[Any] = []
 
-    async def once(self: Sequencer, proposals: Any, *, closed: bool) -> Any:
+    async def once(self: Sequencer, proposals: Any, *, closed: bool, **_: Any) -> Any:
         if refused:
             return await soundly(self, proposals, closed=closed)
         refused.append(proposals[4])
@@ -224,7 +224,7 @@ async def test_a_row_that_is_always_closed_out_is_refused_in_the_end(
 ) -> None:
     asked = 0
 
-    async def closed(self: Sequencer, proposals: Any, *, closed: bool) -> Any:
+    async def closed(self: Sequencer, proposals: Any, *, closed: bool, **_: Any) -> Any:
         nonlocal asked
         asked += 1
         return [RefusedError(Reason.SEAL_CLOSED, "closed") for _ in proposals]

@@ -339,3 +339,40 @@ async def test_a_flood_leaves_others_their_turn() -> None:
         assert len(at.following.announced) == 10 * CHANGES_MAX
         # Parsed and taken in parts of 256, so others had a turn before each part.
         assert turns >= 2 * 10 * CHANGES_MAX // 256
+
+
+async def test_more_events_about_a_thing_are_told_to_who_listens_and_put_no_record_in_doubt() -> None:
+    node, heard = FakeNode(), list[Identifier]()
+    async with serving(node), place(node) as at:
+        at.hearing.on_events = heard.append
+        await until(at.live)
+        before = CLOCK.now_ms()
+        node.say(pb.Change(events=str(ITEM)), pb.Change(events="88.118.8/药"))
+        await until(lambda: at.watch.sequence == 8)
+        assert heard == [ITEM, Identifier.parse("88.118.8/药")]
+        assert not at.following.announced.since(ITEM, before)
+        assert at.following.counters.announcements == 2
+        node.say(pb.Change(events=str(ITEM)), changed())
+        await until(lambda: at.watch.sequence == 9)
+        assert heard[2:] == [ITEM]
+        assert at.following.announced.since(ITEM, before)
+
+
+@pytest.mark.parametrize("events", ["86.1.5/SN-1", "88.118.8/SN\u202e1", "urn:epc:id:sgln:952005385.011.0", ""])
+async def test_events_about_others_things_or_about_none_end_the_stream(events: str) -> None:
+    node, heard = FakeNode(), list[Identifier]()
+    async with serving(node), place(node) as at:
+        at.hearing.on_events = heard.append
+        await until(at.live)
+        node.say(pb.Change(events=events))
+        await until(lambda: at.following.counters.lost == 1)
+        assert heard == []
+
+
+async def test_nobody_has_to_listen() -> None:
+    node = FakeNode()
+    async with serving(node), place(node) as at:
+        await until(at.live)
+        node.say(pb.Change(events=str(ITEM)))
+        await until(lambda: at.watch.sequence == 8)
+        assert at.live()

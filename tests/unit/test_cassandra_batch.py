@@ -22,7 +22,7 @@ from registry.cassandra_batch import (
     unpack,
 )
 from registry.logbook import Appended, Edge, LogHead, TileRow
-from registry.storage import Claim, Grant, Head, Write
+from registry.storage import Claim, Grant, Head, Mention, Write
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(max_size=12)
@@ -57,11 +57,28 @@ def logged(draw: st.DrawFn) -> Batch:
     return replace(batch, appended=draw(APPENDED), indexes=indexes)
 
 
-BATCHES = UNLOGGED | logged()
+MENTIONS = st.lists(st.builds(Mention, TEXT, INTEGERS, TEXT, TEXT), max_size=3).map(tuple)
+
+
+@st.composite
+def pointed(draw: st.DrawFn) -> Batch:
+    """With what events mention; who mentions nothing delivers nothing."""
+    batch = draw(UNLOGGED | logged())
+    mentions = [draw(MENTIONS) for _ in batch.writes]
+    writes = [
+        replace(write, mentions=about, outbound=tuple(one.subject for one in about[:2]))
+        for write, about in zip(batch.writes, mentions, strict=True)
+    ]
+    return replace(batch, writes=tuple(writes), pointers=draw(MENTIONS))
+
+
+BATCHES = UNLOGGED | logged() | pointed()
 WRITE = Write("88/A", 0, Head(1, b"h", RecordKind.ITEM, Status.ACTIVE, 7), b"r", "88", "key", b"q", b"p")
 BATCH = Batch((WRITE,), (), (Chain("88", (b"a", b"b")),))
 GROWN = Appended(3, (b"e",), (TileRow(0, 0, b"t"),), Edge(LogHead(CompactRange().append(bytes(32)), b"n", 7)))
 LOGGED = replace(BATCH, appended=GROWN, indexes=((0, 3),))
+POINTER = Mention("88/B", 9, "88/event/e", "epc")
+EVENT = replace(BATCH, writes=(replace(WRITE, mentions=(POINTER,), outbound=("88/B",)),))
 
 
 def sealed(body: bytes) -> bytes:
@@ -71,12 +88,12 @@ def sealed(body: bytes) -> bytes:
 @given(BATCHES)
 def test_a_batch_comes_out_as_it_went_in(batch: Batch) -> None:
     assert unpack(pack(batch)) == batch
-    assert bool(batch) is bool(batch.writes or batch.grants or batch.chains)
+    assert bool(batch) is bool(batch.writes or batch.grants or batch.chains or batch.pointers)
 
 
 @given(st.data())
 def test_a_flipped_bit_or_a_missing_byte_is_never_taken(data: st.DataObject) -> None:
-    packed = bytearray(pack(data.draw(st.sampled_from([BATCH, LOGGED]))))
+    packed = bytearray(pack(data.draw(st.sampled_from([BATCH, LOGGED, EVENT]))))
     at = data.draw(st.integers(0, len(packed) - 1))
     torn = bytes(packed[:at])
     packed[at] ^= 1 << data.draw(st.integers(0, 7))
@@ -85,7 +102,7 @@ def test_a_flipped_bit_or_a_missing_byte_is_never_taken(data: st.DataObject) -> 
             unpack(damaged)
 
 
-@given(st.sampled_from([b"\x01", b"\x02"]), st.binary(max_size=80))
+@given(st.sampled_from([b"\x01", b"\x02", b"\x03"]), st.binary(max_size=80))
 def test_sealed_nonsense_is_refused_and_never_crashes(kind: bytes, body: bytes) -> None:
     """Bytes before the digest are ours; a bug of an older program is all that can have made these."""
     try:
@@ -105,6 +122,31 @@ def test_a_batch_without_a_log_is_staged_as_programs_without_one_read_it() -> No
     for batch, other in ((BATCH, b"\x02"), (LOGGED, b"\x01")):
         with pytest.raises(StagedBatchError, match="malformed"):
             unpack(sealed(other + pack(batch)[1:-32]))
+
+
+def test_a_batch_without_events_is_staged_as_programs_without_them_read_it() -> None:
+    pointed = replace(LOGGED, pointers=(POINTER,))
+    assert [pack(batch)[0] for batch in (EVENT, replace(BATCH, pointers=(POINTER,)), pointed)] == [3, 3, 3]
+    assert unpack(pack(pointed)) == pointed
+    for other in (b"\x01", b"\x02"):
+        with pytest.raises(StagedBatchError, match="malformed"):
+            unpack(sealed(other + pack(EVENT)[1:-32]))
+
+
+@pytest.mark.parametrize(
+    ("sound", "broken"),
+    [
+        (b"T\0\0\0\3I" + bytes(8), b"T\0\0\0\3I" + bytes(7) + b"\1"),  # the mentions of a second write
+        (b"T\0\0\0\3I" + bytes(8), b"T\0\0\0\3I" + b"\xff" * 8),
+        (b"T\0\0\0\1S\0\0\0\x0488/B", b"T\0\0\0\1B\0\0\0\x0488/B"),  # an outbound subject as bytes
+        (b"S\0\0\0\3epc", b"B\0\0\0\3epc"),
+    ],
+)
+def test_mentions_that_are_none_are_refused(sound: bytes, broken: bytes) -> None:
+    packed = pack(EVENT)[:-32]
+    assert packed.count(sound) == 1
+    with pytest.raises(StagedBatchError, match="malformed"):
+        unpack(sealed(packed.replace(sound, broken)))
 
 
 def test_partial_tiles_are_not_staged_twice() -> None:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from idtrace.errors import Reason, RefusedError
 from idtrace.identifier import Prefix
 from registry.change_ring import Cursor, Ring, next_part, of_zone, zones_of
-from registry.storage import Change, changes_gone, pack_subjects, unpack_change
+from registry.storage import Change, Mention, changes_gone, pack_subjects, unpack_change
+from tests.pointing import event_write
 from tests.registry_fixtures import typed_record, write_of
 
 ZONES = ["", "88", "88.118", "88.118.8", "88.118.80", "88.1", "8", "gs1"]
@@ -20,18 +21,21 @@ subjects = st.tuples(
         st.tuples(st.builds("{}/{}".format, prefixes, st.sampled_from(["a", "b.8", "c/88.118"])), versions), max_size=4
     ),
     st.lists(st.tuples(prefixes, versions), max_size=3),
+    st.lists(st.builds("{}/{}".format, prefixes, st.sampled_from(["a", "b.8", "c/88.118"])), max_size=3),
 )
 
 
-Drawn = list[tuple[list[tuple[str, int]], list[tuple[str, int]]]]
+Drawn = list[tuple[list[tuple[str, int]], list[tuple[str, int]], list[str]]]
 
 
 def commits_of(drawn: Drawn, first: int = 1) -> list[Change]:
-    return [Change(n, tuple(names), tuple(zones)) for n, (names, zones) in enumerate(drawn, first)]
+    return [
+        Change(n, tuple(names), tuple(zones), tuple(events)) for n, (names, zones, events) in enumerate(drawn, first)
+    ]
 
 
 def count(*commits: Change) -> int:
-    return sum(len(commit.identifiers) + len(commit.prefixes) for commit in commits)
+    return sum(len(commit.identifiers) + len(commit.prefixes) + len(commit.events) for commit in commits)
 
 
 @given(st.lists(subjects, max_size=6), st.sampled_from(ZONES), st.integers(1, 5))
@@ -55,6 +59,9 @@ def test_a_zone_is_told_all_that_lies_in_it_once_in_order_and_in_parts(drawn: Dr
     assert [name for part in told for name in part.prefixes] == [
         name for commit in commits for name in commit.prefixes if Prefix.parse(name[0]).within(inside)
     ]
+    assert [name for part in told for name in part.events] == [
+        name for commit in commits for name in commit.events if Prefix.parse(name.partition("/")[0]).within(inside)
+    ]
 
 
 @given(st.lists(subjects, min_size=1, max_size=8), st.sampled_from(ZONES), st.integers(1, 4), st.data())
@@ -62,14 +69,15 @@ def test_who_is_cut_off_after_any_part_and_asks_again_by_its_number_misses_nothi
     drawn: Drawn, zone: str, most: int, data: st.DataObject
 ) -> None:
     commits, cursor = commits_of(drawn), Cursor(0)
-    heard: set[tuple[str, int]] = set()
+    heard: set[object] = set()
     for _ in range(data.draw(st.integers(0, 10))):
         if cursor.sequence < len(commits):
             part, cursor = next_part(commits[cursor.sequence :], zone, cursor, most)
-            heard |= {*part.identifiers, *part.prefixes}
+            heard |= {*part.identifiers, *part.prefixes, *part.events}
     rest, _ = next_part(commits[cursor.sequence :], zone, Cursor(cursor.sequence), 10**6)
     everything = [of_zone(commit, zone) for commit in commits]
-    assert heard | {*rest.identifiers, *rest.prefixes} == {s for c in everything for s in (*c.identifiers, *c.prefixes)}
+    heard |= {*rest.identifiers, *rest.prefixes, *rest.events}
+    assert heard == {s for c in everything for s in (*c.identifiers, *c.prefixes, *c.events)}
 
 
 @given(st.lists(subjects, max_size=6))
@@ -136,6 +144,16 @@ def test_what_a_commit_changes_is_kept_with_the_last_version_of_each() -> None:
     for damaged in (b"", b"[[]]", b"{", b"\xff"):
         with pytest.raises(ValueError):  # noqa: PT011 - whichever part of it does not fit
             unpack_change(1, damaged)
+
+
+def test_the_things_that_an_event_is_about_are_told_and_what_was_kept_before_there_were_events_is_still_read() -> None:
+    box, dose = "88.118.8/BOX", "86.1.5/DOSE"
+    write = event_write(1, (dose, "child"), (box, "parent"), ("urn:epc:id:sgln:1.2.3", "read_point"), outbound=(dose,))
+    packed = pack_subjects([write])
+    assert unpack_change(4, packed) == Change(4, ((write.identifier, 1),), (), (box,))
+    pointer = Mention(box, 1, write.identifier, "epc")
+    assert unpack_change(5, pack_subjects((), (), [pointer])) == Change(5, events=(box,))
+    assert unpack_change(6, b'[[["88.118.8/A",1]],[]]') == Change(6, (("88.118.8/A", 1),))
 
 
 @pytest.mark.parametrize(("after", "said"), [(8, "yet to come, the last one is 7"), (3, "not all changes after 3")])

@@ -56,6 +56,9 @@ def test_documents_hold_the_same_events(first: dict[str, Any], second: dict[str,
     assert [event_bytes(event) for event in captured.events] == [event_bytes(event) for event in pair]
     found = read_document(to_bytes(query_document_json("SimpleEventQuery", "", pair, 0)))
     assert (found.kind, found.events, found.query_name) == (DocumentKind.QUERY, pair, "SimpleEventQuery")
+    assert found.subscription_id == ""
+    pushed = read_document(to_bytes(query_document_json("SimpleEventQuery", "32d2aec1", pair, 0)))
+    assert (pushed.subscription_id, pushed.events) == ("32d2aec1", pair)
 
 
 def test_the_company_in_which_an_event_was_captured_does_not_change_its_bytes() -> None:

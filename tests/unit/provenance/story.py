@@ -135,7 +135,7 @@ def chain() -> list[Observed]:
         packed(CARRIER, 60, TRUCK, PALLET, step="loading"),
         shipped(MAKER, 62, CENTRE, PALLET),
         about(CARRIER, 65, "departing", PALLET),
-        measured(CARRIER, 180, "", (64, "4.0"), (120, "4.5"), (200, "30"), (50, "20"), device=LOGGER),
+        measured(CARRIER, 180, LOGGER, (64, "4.0"), (120, "4.5"), (200, "30"), (50, "20"), device=LOGGER),
         unpacked(CARRIER, 180, TRUCK, step="unloading"),
         received(CENTRE, 190, MAKER, PALLET, place=STORE),
         measured(CENTRE, 400, "", (185, "6.0"), (300, "6.5"), (900, "9.0"), place=STORE),
