@@ -29,7 +29,7 @@ import structlog
 from idtrace import wire
 from idtrace.canonical import BODY_BYTES_MAX
 from idtrace.entry import LOGGED_BODY_BYTES_MAX, Entry, EntryKind, UnderSeal
-from idtrace.errors import BusyError, IdtraceError, OutcomeUnknownError, Reason, RefusedError
+from idtrace.errors import BusyError, IdtraceError, InputError, OutcomeUnknownError, Reason, RefusedError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.record import RecordBody, RecordKind
 from idtrace.signature import Kind, Signature, Signer, sign
@@ -49,6 +49,9 @@ POOL_MAX: Final = 20_000
 # Records are asked for so many at a time: a distant engine answers them side by side, and a local one, which reads them
 # on the loop, keeps it for 0.4 ms at most.
 READ_AT_ONCE: Final = 16
+# Mentions of one commit: what watchers are told of it is one row of a distributed engine, 15 MB of the longest names,
+# which takes 16 MiB. Two thousand events have room for 30 each.
+MENTIONS_A_COMMIT_MAX: Final = 60_000
 LATEST: Final = 0
 # So few are decided on the loop (0.1 ms each): the hop to a thread and back makes a lone writer wait 0.2 ms longer.
 DECIDED_INLINE_MAX: Final = 4
@@ -129,6 +132,7 @@ class Sequencer:
 
         Raises:
             BusyError: as :meth:`submit`.
+            InputError: BATCH_TOO_LARGE where they mention more than one commit may.
         """
         return await self._submit(proposals, whole=True)
 
@@ -142,6 +146,7 @@ class Sequencer:
 
         Raises:
             BusyError: as :meth:`submit`.
+            InputError: BATCH_TOO_LARGE where they mention more than one commit may.
         """
         return await self._submit(proposals, sealed=True, closed=closed, whole=whole)
 
@@ -152,6 +157,11 @@ class Sequencer:
             raise BusyError(Reason.SHUTTING_DOWN, "the node is stopping")
         if len(self._pool) + len(proposals) > POOL_MAX:
             raise BusyError(Reason.OVERLOADED, f"{len(self._pool)} registrations are waiting; try again")
+        if (count := sum(len(proposal.mentions) for proposal in proposals)) > MENTIONS_A_COMMIT_MAX and (
+            sealed or whole
+        ):
+            rule = f"events that are committed together mention at most {MENTIONS_A_COMMIT_MAX} things, these {count}"
+            raise InputError(Reason.BATCH_TOO_LARGE, f"{rule}: send them in parts", field="items")
         done = asyncio.get_running_loop().create_future()
         waiting = _Waiting(proposals, [None] * len(proposals), done, len(proposals), sealed, closed, whole)
         self._pool.extend((waiting, position) for position in range(len(proposals)))
@@ -197,11 +207,15 @@ class Sequencer:
         taken: list[tuple[_Waiting, int]] = []
         identifiers: set[Identifier] = set()
         keys: set[tuple[str, str]] = set()
+        mentions = 0
         while self._pool and len(taken) < BATCH_MAX:
             waiting, position = self._pool[0]
             proposal = waiting.proposals[position]
             body, key = proposal.body, (proposal.zone, proposal.idempotency_key)
             if waiting.alone or body.identifier in identifiers or body.class_id in identifiers or key in keys:
+                break
+            mentions += len(proposal.mentions)
+            if mentions > MENTIONS_A_COMMIT_MAX and taken:
                 break
             identifiers.add(body.identifier)
             keys.add(key)

@@ -2,8 +2,9 @@
 
 Pointers come from the subject's home registry, which is where the verified chain of a resolution of it ends; they prove
 nothing. What is named by a URI and no identifier, or lies in a zone that nobody has, has no home: the nodes of those
-who have reported of it are asked. Events and papers are resolved like anything else, so each comes verified and with its proof. What
-cannot be had in time is a gap, and never an error: half a history that says what is missing is worth more than none.
+who have reported of it are asked. Events and papers are resolved like anything else, so each comes verified and with
+its proof. What cannot be had in time is a gap, and never an error: half a history that says what is missing is worth
+more than none.
 """
 
 from __future__ import annotations
@@ -233,7 +234,7 @@ class _Run:
         return list(found), gaps
 
     async def _home(self, identifier: Identifier) -> tuple[str, ...] | Gap | None:
-        """Endpoints of the deepest zone on the way to an identifier; None where that is the root, which keeps nothing."""
+        """Endpoints of the deepest zone on the way to an identifier; None where that is the root: it keeps nothing."""
         answer = await self._resolve(identifier)
         if isinstance(answer, Gap):
             return replace(answer, detail=f"its home: {answer.detail}")

@@ -216,7 +216,7 @@ def _events(trail: Trail, *, wide: bool) -> Table:
 def _what(line: Line) -> Text:
     event = line.step.observed.event
     text = Text(plain(event.biz_step) or plain(event.type.value))
-    if event.action is Action.DELETE and "un" not in event.biz_step:
+    if event.action is Action.DELETE and not event.biz_step.startswith("un"):
         text.append(" (ends)")
     if len(line.steps) > 1:
         text.append(f", {len(line.steps)} times")

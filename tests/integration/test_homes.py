@@ -1,4 +1,4 @@
-"""Where a subject's home is: found over real nodes, never taken from one that lies, and looked for again when it moves."""
+"""Where a subject's home is: found over real nodes, never taken from one that lies, and looked for again later."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from idtrace.identifier import Prefix
 from idtrace.v1 import delegation_pb2, delegation_pb2_grpc
 from registry.authority import Authority
 from registry.homes import KEPT_SECONDS, Home, Homes
+from registry.service import DelegationService
 from tests.nodes import Nodes
 
 DEEP, HOSTED = Prefix.parse("86.1.5"), Prefix.parse("86.1.9")
@@ -47,19 +48,19 @@ async def test_a_home_is_found_from_anywhere_and_kept_for_a_while(tmp_path: Path
     async with tree(tmp_path) as nodes:
         now = [int(time.time())]
         at = {zone: (nodes.of_zone[zone].endpoint,) for zone in ("", "86.1", "86.1.5")}
-        for known, parents in ((("88",), ()), ((), at[""])):
-            homes = Homes(authority(nodes, *known), parents, lambda: now[0])
-            assert await homes.find(DEEP) == Home(DEEP, at["86.1.5"])
-            assert await homes.find(HOSTED) == Home(HOSTED, at["86.1"])
-            assert await homes.find(Prefix.parse("86.1.7.3")) == Home(Prefix.parse("86.1"), at["86.1"])
-            assert await homes.find(Prefix.parse("99.1")) == Home(Prefix.parse(""), at[""])
+        homes = Homes(authority(nodes), at[""], lambda: now[0])  # of a node that has adopted nothing yet
+        for homes_of in (Homes(authority(nodes, "88"), (), lambda: now[0]), homes):
+            assert await homes_of.find(DEEP) == Home(DEEP, at["86.1.5"])
+            assert await homes_of.find(HOSTED) == Home(HOSTED, at["86.1"])
+            assert await homes_of.find(Prefix.parse("86.1.7.3")) == Home(Prefix.parse("86.1"), at["86.1"])
+            assert await homes_of.find(Prefix.parse("99.1")) == Home(Prefix.parse(""), at[""])
         here = Homes(authority(nodes, "86.1.5"), (), lambda: now[0])
         assert await here.find(DEEP) == Home(DEEP, (), here=True)
         kept = Home(DEEP, at["86.1.5"])
         await nodes.of_zone["86.1.5"].end()
         assert await homes.find(DEEP) == kept  # it was heard a moment ago
-        for forget in (lambda: homes.forget(kept), lambda: homes.forget_prefix(DEEP)):
-            forget()
+        for is_whole in (True, False):
+            homes.forget(kept) if is_whole else homes.forget_prefix(DEEP)
             with pytest.raises(BusyError) as silent:
                 await homes.find(DEEP)
             assert silent.value.reason is Reason.NO_ANSWER
@@ -71,7 +72,7 @@ async def test_a_home_is_found_from_anywhere_and_kept_for_a_while(tmp_path: Path
             await homes.find(DEEP)
 
 
-class Liar(delegation_pb2_grpc.DelegationServiceServicer):
+class Liar(DelegationService):
     """Answers with what it is given."""
 
     def __init__(self) -> None:
@@ -122,8 +123,8 @@ async def test_a_zone_without_nodes_and_a_way_back_up_are_no_homes(tmp_path: Pat
         await server.start()
         try:
             liar.chain = [nodes.delegations[""]]
+            known.own[Prefix.parse("88")] = known.own.pop(Prefix.parse("86"))  # known of, and not ours
             with pytest.raises(IdtraceError) as refused:
-                known.own[Prefix.parse("88")] = known.own.pop(Prefix.parse("86"))  # known of, and not ours
                 await Homes(known, (root.endpoint,), lambda: int(time.time())).find(DEEP)
             assert refused.value.reason is Reason.REFERRAL_UPWARD
         finally:

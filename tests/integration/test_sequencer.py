@@ -8,23 +8,26 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from idtrace import wire
-from idtrace.errors import BusyError, IdtraceError, OutcomeUnknownError, Reason, RefusedError
+from idtrace.errors import BusyError, IdtraceError, InputError, OutcomeUnknownError, Reason, RefusedError
 from idtrace.identifier import Identifier
 from idtrace.record import Status
 from idtrace.statements import Receipt
 from registry import sequencer as sequencer_module
 from registry.admission import Proposal
-from registry.sequencer import BATCH_MAX, POOL_MAX, Result, Sequencer
+from registry.pointers import outbound
+from registry.sequencer import BATCH_MAX, MENTIONS_A_COMMIT_MAX, POOL_MAX, Result, Sequencer
 from registry.storage import Storage, Write
 from tests.core_fixtures import NOW, signer
 from tests.memory_storage import MemoryStorage, once
-from tests.registry_fixtures import ENDED, class_record, proposal, text_field, typed_record
+from tests.pointing import mentions_of
+from tests.registry_fixtures import ENDED, authority_for, class_record, proposal, text_field, typed_record
 from tests.storages import STORAGES
 
 R = Reason
@@ -94,6 +97,51 @@ async def test_a_batch_is_never_larger_than_its_limit() -> None:
         everything = items(2 * half)
         await asyncio.gather(sequencer.submit(everything[:half]), sequencer.submit(everything[half:]))
         assert memory.batches == [BATCH_MAX, 2]
+
+
+def events(count: int, each: int) -> list[Proposal]:
+    """As intake makes them: each mentions so many things."""
+    return [
+        replace(one, mentions=mentions_of(str(one.body.identifier), [(f"urn:x:{n}", "epc") for n in range(each)]))
+        for one in items(count)
+    ]
+
+
+async def test_a_commit_has_no_more_mentions_than_its_limit_and_no_event_waits_for_ever() -> None:
+    storage = MemoryStorage()
+    async with running(storage) as sequencer:
+        proposals = events(5, MENTIONS_A_COMMIT_MAX // 2)
+        large = events(6, MENTIONS_A_COMMIT_MAX + 1)[5:]
+        results = await sequencer.submit([*proposals, *large])
+        assert [reason(result) for result in results] == [None] * 6
+    assert storage.batches == [2, 2, 1, 1]
+    assert len(await storage.events(0, 10)) == 6
+
+
+async def test_what_has_to_be_committed_together_is_refused_where_it_mentions_too_much() -> None:
+    storage = MemoryStorage()
+    async with running(storage) as sequencer:
+        with pytest.raises(InputError, match=f"at most {MENTIONS_A_COMMIT_MAX} things") as refused:
+            await sequencer.submit_whole(events(3, MENTIONS_A_COMMIT_MAX // 3 + 1))
+        assert (refused.value.reason, refused.value.field) == (R.BATCH_TOO_LARGE, "items")
+        results = await sequencer.submit_whole(events(3, MENTIONS_A_COMMIT_MAX // 3))
+        assert [reason(result) for result in results] == [None] * 3
+    assert storage.batches == [3]
+
+
+async def test_a_subject_with_its_home_elsewhere_is_delivered_and_no_other() -> None:
+    storage, away = MemoryStorage(), "86.1.5/DOSE"
+    one = items(1)[0]
+    about = [(away, "child"), (away, "epc"), ("88.118.8/BOX", "parent"), ("urn:x:1", "read_point")]
+    one = replace(one, mentions=mentions_of(str(one.body.identifier), about))
+    sequencer = Sequencer(
+        storage, signer("node of 88.118.8"), lambda: NOW, away=partial(outbound, authority_for("88.118.8"))
+    )
+    task = asyncio.create_task(sequencer.run())
+    assert [reason(result) for result in await sequencer.submit([one])] == [None]
+    sequencer.close()
+    await task
+    assert [(d.subject, d.roles) for d in await storage.deliveries(0, 10)] == [(away, ("child", "epc"))]
 
 
 async def test_the_receipt_says_what_was_committed_and_when() -> None:

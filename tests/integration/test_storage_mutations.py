@@ -11,7 +11,7 @@ from typing import Any, Self
 import pytest
 
 from registry.logbook import Stamp
-from registry.storage import Earlier, Grant, Head, Mention, Outcome, Write
+from registry.storage import Delivery, DeliveryState, Earlier, Grant, Head, Mention, Outcome, Write
 from tests.contract.places import MemoryPlace
 from tests.contract.program import Stage, run_program
 from tests.contract.sides import Count, DifferenceError
@@ -189,7 +189,48 @@ class TwoWinners(MemoryStorage):
         return outcome
 
 
+class DeliveryLost(MemoryStorage):
+    """Of two events in one batch only the first is delivered."""
+
+    def _point(self, writes: Sequence[Write]) -> None:
+        before = set(self._outbox)
+        super()._point(writes)
+        for key in [key for key in self._outbox if key not in before and key[1] != writes[0].identifier]:
+            del self._outbox[key]
+
+
+class PointerOfALoser(MemoryStorage):
+    """What an event mentions is kept though the event was refused."""
+
+    def _apply(self, write: Write) -> Outcome:
+        outcome = super()._apply(write)
+        self._pointers.update(write.mentions)
+        return outcome
+
+
+class DeliveredTwice(MemoryStorage):
+    """Pointers from elsewhere that are known are new again."""
+
+    async def put_pointers(self, mentions: Sequence[Mention]) -> list[Mention]:
+        self._pointers.difference_update(mentions[-1:])
+        return await super().put_pointers(mentions)
+
+
+class DeadForgotten(MemoryStorage):
+    """What is given up is gone."""
+
+    async def settle(self, tried: Sequence[Delivery]) -> None:
+        await super().settle(tried)
+        for one in tried:
+            if one.state is DeliveryState.DEAD:
+                self._outbox.pop(one.key, None)
+
+
 PLANTED = [
+    DeliveryLost,
+    PointerOfALoser,
+    DeliveredTwice,
+    DeadForgotten,
     LostWrite,
     TwoOwners,
     NewReceipt,

@@ -13,7 +13,7 @@ from idtrace.epcis.parse import EventError, read_document
 from idtrace.epcis.statement import EVENT_BYTES_MAX
 from idtrace.epcis.write import event_bytes
 from idtrace.errors import InputError
-from tests.unit.epcis.events import events, mutated_documents, plain, to_bytes
+from tests.unit.epcis.events import BUSY, events, mutated_documents, plain, to_bytes
 
 
 def outcome(data: bytes) -> None:
@@ -29,13 +29,13 @@ def outcome(data: bytes) -> None:
             assert read_document(event_bytes(item)).events == (item,)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=BUSY)
 @given(mutated_documents())
 def test_a_mutated_document_is_read_or_refused(value: Any) -> None:
     outcome(json.dumps(value).encode())
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, suppress_health_check=BUSY)
 @given(events(), st.integers(0, 10_000), st.binary(max_size=3))
 @example(plain("ObjectEvent"), 20, b'"')
 def test_mutated_bytes_are_read_or_refused(value: dict[str, Any], at: int, junk: bytes) -> None:
@@ -44,7 +44,7 @@ def test_mutated_bytes_are_read_or_refused(value: dict[str, Any], at: int, junk:
     outcome(data[:at] + junk + data[at + 1 :])
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, suppress_health_check=BUSY)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
     outcome(data)

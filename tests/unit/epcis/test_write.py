@@ -17,7 +17,7 @@ from idtrace.epcis.model import Action, Event, EventType, Quantity, SensorElemen
 from idtrace.epcis.parse import DocumentError, DocumentKind, Rule, read_document
 from idtrace.epcis.write import document_json, event_bytes, event_json, query_document_json
 from tests.shared_data import shared_data
-from tests.unit.epcis.events import ONE, document, events, plain, to_bytes
+from tests.unit.epcis.events import BUSY, ONE, document, events, plain, to_bytes
 
 
 def read(value: Any) -> Event:
@@ -26,7 +26,7 @@ def read(value: Any) -> Event:
     return parsed.events[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, suppress_health_check=BUSY)
 @given(events())
 def test_what_is_written_of_any_event_is_read_as_the_same_event(value: dict[str, Any]) -> None:
     event = read(value)
@@ -37,7 +37,7 @@ def test_what_is_written_of_any_event_is_read_as_the_same_event(value: dict[str,
     assert rfc8785.dumps(json.loads(written, parse_int=float)) == written
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, suppress_health_check=BUSY)
 @given(events())
 def test_an_event_that_was_never_json_is_written_from_its_fields(value: dict[str, Any]) -> None:
     event = read(value)
@@ -45,7 +45,7 @@ def test_an_event_that_was_never_json_is_written_from_its_fields(value: dict[str
     assert read_document(event_bytes(built), capture=False).events == (event,)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15, suppress_health_check=BUSY)
 @given(events(), events())
 def test_documents_hold_the_same_events(first: dict[str, Any], second: dict[str, Any]) -> None:
     pair = read(first), read(second)

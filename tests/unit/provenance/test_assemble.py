@@ -302,3 +302,16 @@ def test_legs_end_with_the_thing_and_begin_with_the_first_word_of_it() -> None:
 def test_hands_that_are_not_known_for_minutes_make_no_leg_of_their_own() -> None:
     legs = story(made(0, DOSE), shipped(MAKER, 100, CENTRE, DOSE), about(CARRIER, 103, "departing", DOSE))
     assert [leg[:4] for leg in legs] == [(0, 100, "store", MAKER), (100, 1000, "transport", CARRIER)]
+
+
+def test_a_receiving_that_carries_its_loggers_readings_is_still_the_pallets() -> None:
+    """What was measured in the room as it signed must not make of it a report about the room alone."""
+    plain = chain()
+    receipt = next(one for one in plain if one.event.biz_step == "receiving" and one.event.biz_location)
+    minute, place = (receipt.event.time_ms - T0) / MINUTE, receipt.event.biz_location
+    read_out = measured(receipt.party, minute, "", (minute, "5"), device=LOGGER).event.sensors
+    telling = replace(receipt, event=replace(receipt.event, sensors=read_out, read_point=place))
+    events = [telling if one is receipt else one for one in plain]
+    (step,) = (step for step in history(DOSE, events, now_ms=NOW, parties={}).steps if step.observed is telling)
+    (before,) = (step for step in history(DOSE, plain, now_ms=NOW, parties={}).steps if step.observed is receipt)
+    assert (step.via, step.depth) == (before.via, before.depth)

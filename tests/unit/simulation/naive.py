@@ -61,14 +61,12 @@ def _handed_over(events: list[tuple[str, Event]], packages: set[str]) -> Iterato
         if not packages & {key(uri) for uri in (*event.epcs, *event.outputs)}:
             continue
         match event.biz_step:
-            case "commissioning":
-                holder = party
+            case "commissioning" | "void_shipping":
+                holder, towards = party, ""
             case "shipping":
                 if holder != party:
                     yield f"{party} ships what {holder} has"
                 holder, towards = "", event.destinations[0].id.removeprefix("idtrace:")
-            case "void_shipping":
-                holder, towards = party, ""
             case "receiving":
                 if towards != party:
                     yield f"{party} receives what was sent to {towards or 'nobody'}"

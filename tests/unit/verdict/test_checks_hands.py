@@ -33,10 +33,10 @@ from tests.unit.verdict.facts_builder import (
     story,
     use,
 )
+from tests.unit.verdict.test_checks import licensed, without
 
 NOW = T0 + 5 * HOUR
 
-from tests.unit.verdict.test_checks import licensed, without
 
 # Was it always in good hands?
 
