@@ -196,15 +196,6 @@ class Plan:
         """All boxes."""
         return [box for carton in self.cartons for box in carton.boxes]
 
-    @property
-    def free_boxes(self) -> list[Box]:
-        """Boxes that go to clinics in groups without a fault of their own."""
-        return [box for group in self.groups if not group.faults for box in group.boxes]
-
-    def group_of(self, dose: DosePlan) -> Group:
-        """The group in which a dose went to a clinic."""
-        return next(group for group in self.groups if any(dose in box.doses for box in group.boxes))
-
 
 def key(uri: str) -> str:
     """The key of a URI."""

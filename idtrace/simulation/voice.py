@@ -13,7 +13,6 @@ from idtrace.provenance.history import Observed
 from idtrace.simulation.climate import Point, Probe, element
 from idtrace.simulation.model import SECOND_MS, Entry
 from idtrace.simulation.network import Site
-from idtrace.simulation.plan import minutes
 
 CHINA_MINUTES: Final = 8 * 60
 # A report is captured within minutes of what it tells.
@@ -86,11 +85,6 @@ def on_clock(site: Site, probe: Probe, points: Sequence[Point], uom: str = "CEL"
 def possessing(site: Site) -> tuple[Typed, ...]:
     """A source or destination list with this party in it."""
     return (Typed("possessing_party", site.uri),)
-
-
-def first_step(at_ms: int, hours: float) -> int:
-    """So many hours later, as ms."""
-    return at_ms + minutes(60 * hours)
 
 
 def _uuid(label: str, number: int) -> str:

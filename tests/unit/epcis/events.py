@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from datetime import datetime
 from typing import Any
 
 from hypothesis import HealthCheck
@@ -67,7 +68,7 @@ _NUMBERS = st.one_of(
     st.integers(-(2**53) + 1, 2**53 - 1), st.floats(-1e15, 1e15), st.decimals(-100, 100, places=2)
 ).map(float)
 _TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-_TIMES = st.datetimes().filter(lambda at: at.year >= 1901).map(lambda at: at.isoformat() + "+08:00")
+_TIMES = st.datetimes(datetime(1901, 1, 1)).map(lambda at: at.isoformat() + "+08:00")
 _JSON = st.recursive(
     st.one_of(_TEXTS, _NUMBERS, st.booleans(), st.none()),
     lambda inner: st.one_of(
@@ -178,7 +179,7 @@ _PERSISTENT = _some(
         name: st.lists(st.sampled_from(sorted(vocabulary.DISPOSITION.words)), min_size=1, max_size=3, unique=True)
         for name in ("set", "unset")
     }
-).filter(bool)
+).map(lambda words: words or {"set": ["recalled"]})
 
 
 @st.composite
