@@ -121,8 +121,10 @@ async def test_a_watcher_hears_its_zone_alone_and_a_parent_hears_what_it_hosts(t
                 await nodes.submit(make_record(name, by=_owner(name)), f"key-{name}", node=node)
             await parent.hears(("88.118.1/A", 1))
             await below.hears(("88.118.1/A", 1))
-            assert parent.heard == [(name, 1) for name in ("88.118/A", "88/A", "88.118.10/A", "88.118.1/A")]
-            assert [name for name, _ in hosted.heard] == ["88.118/A", "88.118.10/A", "88.118.1/A"]
+            # The hosting itself was committed just before, and who begins to watch then may still be told of it.
+            named = [one for one in parent.heard if "/" in one[0]]
+            assert named == [(name, 1) for name in ("88.118/A", "88/A", "88.118.10/A", "88.118.1/A")]
+            assert [name for name, _ in hosted.heard if "/" in name] == ["88.118/A", "88.118.10/A", "88.118.1/A"]
             assert (below.heard, beside.heard) == ([("88.118.1/A", 1)], [])
 
 
