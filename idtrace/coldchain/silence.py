@@ -34,7 +34,7 @@ def silences(
         if point.high > profile.high or point.low < profile.low
     )
     found: list[ThermalFinding] = []
-    untils: list[int] = []
+    ends: list[int] = []
     for leg in legs:
         end_ms = min(leg.end_ms, now_ms)
         if end_ms < leg.start_ms:
@@ -43,13 +43,13 @@ def silences(
         within = times[bisect_left(times, leg.start_ms) : bisect_right(times, end_ms)]
         last_ms = within[-1] if within else leg.start_ms
         if leg.end_ms >= now_ms and now_ms - last_ms <= edge_ms:
-            untils.append(last_ms + edge_ms + 1)
+            ends.append(last_ms + edge_ms + 1)
         if within:
             gaps = _gaps(leg, within, end_ms, edge_ms, outside)
             found += [_finding(ThermalKind.SILENCE, leg, *gap) for gap in gaps]
         elif end_ms - leg.start_ms > edge_ms:
             found.append(_finding(ThermalKind.NO_TEMPERATURE, leg, leg.start_ms, end_ms))
-    return found, min(untils, default=None)
+    return found, min(ends, default=None)
 
 
 def _gaps(leg: Leg, within: Sequence[int], end_ms: int, edge_ms: int, outside: frozenset[int]) -> list[_GAP]:
