@@ -111,7 +111,7 @@ def test_a_registry_set_back_is_refused_by_witnesses_and_convicted_by_auditor_an
     # One size and two roots: proof at once, for a client that has nothing but its memory.
     ran = here.resolve(f"{ZONE}/D", "--remember", memory, "--save", saved, "--json")
     assert (ran.code, ran.json["reason"]) == (ExitCode.BOGUS, "LOG_INCONSISTENT"), ran.said
-    (by_client,) = memory.glob("evidence-*.json")
+    (by_client,) = memory.glob("evidence_*.json")
     assert notes_in(by_client) == [(LOG, 5), (LOG, 5)]
     assert here.proves(by_client)
 
@@ -119,10 +119,10 @@ def test_a_registry_set_back_is_refused_by_witnesses_and_convicted_by_auditor_an
     alone = here.audit("--policy", policy, "--state", seen, "--json")
     assert alone.code == 1
     assert "CHECKPOINT_STALE" in [one["reason"] for one in alone.json["logs"][0]["findings"]]
-    assert list(seen.glob("evidence-*.json")) == []
+    assert list(seen.glob("evidence_*.json")) == []
     helped = here.audit("--policy", policy, "--state", seen, "--statements", saved)
     assert helped.code == 1
-    (by_auditor,) = seen.glob("evidence-*.json")
+    (by_auditor,) = seen.glob("evidence_*.json")
     assert sorted(notes_in(by_auditor)) == [(LOG, 5), (LOG, 5)]
     assert here.proves(by_auditor)
 
@@ -131,7 +131,7 @@ def test_a_registry_set_back_is_refused_by_witnesses_and_convicted_by_auditor_an
     ran = here.resolve(f"{ZONE}/E", "--remember", memory, "--log", here.log)
     assert ran.code == ExitCode.BOGUS, ran.said
     assert [refusal(one, here.call(_head(here.node)), 5, bytes(32)) for one in here.witnesses] == [422] * 3
-    larger = next(one for one in memory.glob("evidence-*.json") if one != by_client)
+    larger = next(one for one in memory.glob("evidence_*.json") if one != by_client)
     assert notes_in(larger) == [(LOG, 5), (LOG, 6)]
     assert here.proves(larger)
 
@@ -152,7 +152,7 @@ def test_a_client_without_an_address_keeps_what_it_cannot_compare_and_an_audit_o
     assert "could not be compared with 1 seen before" in ran.said
     ran = here.resolve(f"{ZONE}/D", "--remember", memory, "--log", here.log)
     assert ran.code == ExitCode.BOGUS
-    (evidence,) = memory.glob("evidence-*.json")
+    (evidence,) = memory.glob("evidence_*.json")
     assert notes_in(evidence) == [(LOG, 4), (LOG, 5)]
     assert here.proves(evidence)
 
@@ -204,7 +204,7 @@ def test_two_nodes_on_one_key_and_two_stores_are_two_heads_of_which_witnesses_ta
     here.call(_point(here, copy.endpoint))
     ran = here.resolve(f"{ZONE}/B", "--remember", memory)
     assert ran.code == ExitCode.BOGUS, ran.said
-    (found,) = memory.glob("evidence-*.json")
+    (found,) = memory.glob("evidence_*.json")
     assert notes_in(found) == [(LOG, 4), (LOG, 4)]
     assert here.proves(found)
 
