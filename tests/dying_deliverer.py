@@ -2,7 +2,8 @@
 
 POINT is where, the NTH time that it comes there: ``commit`` before an event's commit, ``committed`` after it and before
 anybody is answered, ``found`` when the home is known and not told, ``delivered`` when it has taken the pointers and
-that is not kept, ``done`` in the midst of keeping it. A process of its own, because only a process dies with everything
+that is not kept, ``done`` in the midst of keeping it, ``waiting`` when its home did not answer and is tried again
+later, ``dead`` when its home has refused it for good. A process of its own, because only a process dies with everything
 that it has in hand.
 """
 
@@ -11,16 +12,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from idtrace.cli import main
+from idtrace.errors import IdtraceError, InputError, Reason
 from registry import delivering, sqlite_pointers
 from registry.cassandra_pointers import Pointers
 from registry.delivering import Delivering
 from registry.sequencer import Sequencer
+from registry.storage import Mention
 
-POINTS = ("commit", "committed", "found", "delivered", "done")
+POINTS = ("commit", "committed", "found", "delivered", "done", "waiting", "dead")
 
 
 def counter(nth: int) -> Callable[[], None]:
@@ -57,6 +60,12 @@ def after(call: Callable[..., Any], passed: Callable[[], None], name: str = "") 
     return counted
 
 
+async def refusing(endpoint: str, mentions: Sequence[Mention]) -> list[IdtraceError | None]:
+    """A home that will never take any of these."""
+    del endpoint
+    return [InputError(Reason.FIELD_TOO_LARGE, "never", field="pointers") for _ in mentions]
+
+
 def arm(point: str, nth: int) -> None:
     """Put the end where it is wanted."""
     passed = counter(nth)
@@ -85,6 +94,13 @@ def arm(point: str, nth: int) -> None:
 
             sqlite.write_deliveries = writing
             cassandra._run = after(Pointers._run, passed, "deliver")  # maybe one of several
+        case "waiting":
+            changed = Delivering
+            changed._failed = after(Delivering._failed, passed)
+        case "dead":
+            changed = Delivering
+            delivering.deliver = refusing  # a home of a version that does not know these pointers
+            changed._settle = after(Delivering._settle, passed)
         case _:
             raise ValueError(point)
 

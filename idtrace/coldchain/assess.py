@@ -85,8 +85,12 @@ def examine(profile: Profile, legs: Sequence[Leg], readings: Iterable[Reading], 
     for one in believed.values():
         findings += one.findings
     findings += disagreements({name: one.against for name, one in believed.items()})
-    probes = [Probe(name, points(one.against)) for name, one in believed.items() if one.against]
-    recorded = [Probe(name, points(one.both)) for name, one in believed.items()]
+    against = {name: Probe(name, points(one.against)) for name, one in believed.items()}
+    probes = [probe for probe in against.values() if probe.points]
+    # Mostly all that counts against it counts for it too, and making points is dear.
+    recorded = [
+        against[name] if one.both is one.against else Probe(name, points(one.both)) for name, one in believed.items()
+    ]
     times = sorted({point.time_ms for probe in probes for point in probe.points})
     found = _Excursions(
         profile,

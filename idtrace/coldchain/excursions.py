@@ -2,22 +2,25 @@
 
 Between two neighbouring readings of one probe the temperature is taken to run
 
-- *linearly*, where they are no further apart than the recording interval of the leg: what the record was made often
-  enough for. The time of crossing is worked out exactly, and rounded to the whole millisecond that makes the stretch
-  longer;
+- *linearly*, where they are no further apart than the longest recording interval there is (a store's), whatever the
+  leg. The time of crossing is worked out exactly, and rounded to the whole millisecond that makes the stretch longer;
 - *at the milder of the two*, where they are further apart and in one leg: if both are beyond a limit, nothing shows
   that it ever came back, so all of it counts; if only one is, none of it does. A line across such a gap would count
-  minutes, or excuse them, that nobody has measured; and the gap is a finding of its own
-  (:mod:`idtrace.coldchain.silence`);
-- *not at all* across a gap between legs: the thing was elsewhere.
+  minutes that nobody has measured; and the gap is a finding of its own (:mod:`idtrace.coldchain.silence`);
+- *not at all* across such a gap between legs: the thing was elsewhere.
+
+Of several probes the worst counts: their stretches are united, so the same minute never counts twice. And where one
+reading beyond the limit follows upon another, of whatever probes, within one recording interval and with nothing
+recorded between them, the time between counts: the dose went from warm to warm, whoever had it.
 
 A reading beyond a limit with no neighbour to go by is a stretch of no length: it is told, and adds nothing to a sum.
-Nothing is prolonged beyond the last reading. So a reading that is worse than what was taken to be there only ever
-adds.
+Nothing is prolonged beyond the last reading.
 
-Of several probes the worst counts: their stretches are united, so the same minute never counts twice. Where one
-probe's readings end beyond the limit and another's begin beyond it within one recording interval, and nothing lies
-between, it is one stretch: the dose went from warm to warm, whoever had it.
+So one more reading that is worse than all others on the side of the limit never shortens a stretch beyond it, of
+whatever probe it is (a warm one between two cold ones does: it was not cold all the while). That is why a line
+is drawn as far in transport as in store (were it shorter there, a reading beside the truck's departure would take a
+longer line away), and why it does not matter how a probe went on after it was warm, but only whether anything was
+recorded before the next warm reading.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from dataclasses import dataclass, replace
 from decimal import Context, Decimal
 from typing import Final
 
-from idtrace.coldchain.intervals import STORE_MS, TOLERANCE_MS, is_bridged, same_leg
+from idtrace.coldchain.intervals import STORE_MS, TOLERANCE_MS, same_leg
 from idtrace.coldchain.profile import Side
 from idtrace.coldchain.readings import Leg, Reading
 from idtrace.coldchain.report import cited
@@ -36,7 +39,8 @@ from idtrace.coldchain.series import Point, Probe
 
 # Values have 50 digits at most and times 17: products of differences are exact.
 _EXACT: Final = Context(prec=160)
-_JOINED_MS: Final = STORE_MS + TOLERANCE_MS
+# Two readings no further apart than this belong together: the longest interval at which they may be recorded.
+_NEAR_MS: Final = STORE_MS + TOLERANCE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,6 @@ class Stretch:
         readings: how many of them there are.
         worst: the reading that went furthest.
         alarm: whether the device itself said ALARM_CONDITION.
-        open_start, open_end: it begins or ends at a reading beyond the limit, and what was before or after is unknown.
     """
 
     start_ms: int
@@ -84,8 +87,6 @@ class Stretch:
     first_device: str
     first_subject: str
     alarm: bool
-    open_start: bool
-    open_end: bool
 
     @property
     def lasted_ms(self) -> int:
@@ -99,11 +100,18 @@ def stretches(probes: Iterable[Probe], legs: Sequence[Leg], limit: Limit, times:
     found.sort(key=lambda one: (one.start_ms, one.end_ms, one.first_device, one.first_subject))
     united: list[Stretch] = []
     for one in found:
-        if united and _joins(united[-1], one, times):
+        if united and one.start_ms <= united[-1].end_ms:
             united[-1] = _joined(united[-1], one, limit)
         else:
             united.append(one)
-    return united
+    # Only now is it known which reading is the first and the last of each.
+    whole: list[Stretch] = []
+    for one in united:
+        if whole and _follows(whole[-1], one, times):
+            whole[-1] = _joined(whole[-1], one, limit)
+        else:
+            whole.append(one)
+    return whole
 
 
 def total_ms(found: Iterable[Stretch]) -> int:
@@ -128,28 +136,20 @@ def of_probe(probe: Probe, legs: Sequence[Leg], limit: Limit) -> list[Stretch]:
         start, end = beyond[first], beyond[at]
         before = points[start - 1] if start else None
         after = points[end + 1] if end + 1 < count else None
-        found.append(_stretch(points[start : end + 1], before, after, legs, limit))
+        found.append(_stretch(points[start : end + 1], before, after, limit))
         at += 1
     return found
 
 
 def _runs_on(points: Sequence[Point], index: int, legs: Sequence[Leg]) -> bool:
     start_ms, end_ms = points[index].time_ms, points[index + 1].time_ms
-    return is_bridged(start_ms, end_ms, legs) or same_leg(start_ms, end_ms, legs)
+    return end_ms - start_ms <= _NEAR_MS or same_leg(start_ms, end_ms, legs)
 
 
-def _stretch(
-    inside: Sequence[Point], before: Point | None, after: Point | None, legs: Sequence[Leg], limit: Limit
-) -> Stretch:
+def _stretch(inside: Sequence[Point], before: Point | None, after: Point | None, limit: Limit) -> Stretch:
     first, last = inside[0], inside[-1]
-    start_ms, end_ms = first.time_ms, last.time_ms
-    # A neighbour that is beyond the limit too, and yet no part of this, lies in another leg.
-    open_start = before is None or limit.beyond(before) or not is_bridged(before.time_ms, start_ms, legs)
-    open_end = after is None or limit.beyond(after) or not is_bridged(end_ms, after.time_ms, legs)
-    if not open_start and before is not None:
-        start_ms -= _share_ms(limit.worst(first), limit.worst(before), limit.celsius, start_ms - before.time_ms)
-    if not open_end and after is not None:
-        end_ms += _share_ms(limit.worst(last), limit.worst(after), limit.celsius, after.time_ms - end_ms)
+    start_ms = first.time_ms - (_share_ms(first, before, limit) if before is not None else 0)
+    end_ms = last.time_ms + (_share_ms(last, after, limit) if after is not None else 0)
     side = max if limit.side is Side.ABOVE else min
     worst_point = side(inside, key=limit.worst)
     return Stretch(
@@ -165,37 +165,37 @@ def _stretch(
         first_device=first.readings[0].device,
         first_subject=first.readings[0].subject,
         alarm=any(one.alarm for point in inside for one in point.readings),
-        open_start=open_start,
-        open_end=open_end,
     )
 
 
-def _share_ms(beyond: Decimal, within: Decimal, limit: Decimal, apart_ms: int) -> int:
-    """For how long a line from a value beyond the limit to one within it stays beyond, rounded up to whole ms."""
+def _share_ms(point: Point, beside: Point, limit: Limit) -> int:
+    """For how long a line from a point beyond the limit to its neighbour stays beyond, rounded up to whole ms."""
+    apart_ms = abs(beside.time_ms - point.time_ms)
+    # A neighbour that is beyond the limit too, and yet no part of the stretch, lies in another leg.
+    if limit.beyond(beside) or apart_ms > _NEAR_MS:
+        return 0
+    beyond, within = limit.worst(point), limit.worst(beside)
     whole = _EXACT.subtract(beyond, within)
-    part = _EXACT.multiply(_EXACT.subtract(beyond, limit), Decimal(apart_ms))
+    part = _EXACT.multiply(_EXACT.subtract(beyond, limit.celsius), Decimal(apart_ms))
     quotient = _EXACT.divide_int(part, whole)
     exact = _EXACT.multiply(quotient, whole) == part
     return int(quotient) + (0 if exact else 1)
 
 
-def _joins(one: Stretch, following: Stretch, times: Sequence[int]) -> bool:
-    if following.start_ms <= one.end_ms:
-        return True
-    if not (one.open_end and following.open_start) or following.start_ms - one.end_ms > _JOINED_MS:
+def _follows(one: Stretch, following: Stretch, times: Sequence[int]) -> bool:
+    """Whether the first reading of all after the one's last is the other's first, and near."""
+    if following.first_ms - one.last_ms > _NEAR_MS:
         return False
-    # The first reading after the one's end is the other's first.
-    return times[bisect_right(times, one.end_ms)] == following.start_ms
+    return times[bisect_right(times, one.last_ms)] == following.first_ms
 
 
 def _joined(one: Stretch, other: Stretch, limit: Limit) -> Stretch:
-    last = other if other.end_ms >= one.end_ms else one
     further = (
         other.maximum > one.maximum if limit.side is Side.ABOVE else other.minimum < one.minimum
     )  # of equals the first
     return replace(
         one,
-        end_ms=last.end_ms,
+        end_ms=max(one.end_ms, other.end_ms),
         first_ms=min(one.first_ms, other.first_ms),
         last_ms=max(one.last_ms, other.last_ms),
         minimum=min(one.minimum, other.minimum),
@@ -204,5 +204,4 @@ def _joined(one: Stretch, other: Stretch, limit: Limit) -> Stretch:
         worst=other.worst if further else one.worst,
         evidence=cited((*one.evidence, *other.evidence)),
         alarm=one.alarm or other.alarm,
-        open_end=last.open_end,
     )

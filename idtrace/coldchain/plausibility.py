@@ -21,7 +21,7 @@ probe covers it (:mod:`idtrace.coldchain.silence`), nor that it was not. The fin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import combinations, groupby, pairwise
 from typing import Final
@@ -81,7 +81,9 @@ def believable(readings: list[Reading], *, now_ms: int) -> Believed:
     kept = _drop(kept, [_mistimed(one, now_ms) for one in kept], ThermalKind.SENSOR_CLOCK, findings)
     findings += _contradictions(kept)
     findings += _uncalibrated(kept)
-    kept = _drop(kept, _jumps(kept), ThermalKind.SENSOR_JUMP, findings)
+    jumps = _jumps(kept)
+    findings += _leaps(kept, jumps)
+    kept = [one for is_wrong, one in zip(jumps, kept, strict=True) if not is_wrong]
     moving = _drop(kept, _stuck(kept), ThermalKind.SENSOR_STUCK, findings)
     return Believed(kept, moving, findings)
 
@@ -143,6 +145,24 @@ def _jumps(readings: list[Reading]) -> list[bool]:
     return wrong
 
 
+def _leaps(readings: list[Reading], wrong: list[bool]) -> list[ThermalFinding]:
+    """Each run of readings that jumped, with the last believable one before it among its extremes: whence it jumped."""
+    found: list[ThermalFinding] = []
+    before = Decimal(0)  # the first reading of all has nothing to jump from
+    for is_wrong, pairs in groupby(zip(wrong, readings, strict=True), key=lambda pair: pair[0]):
+        run = [one for _, one in pairs]
+        if is_wrong:
+            found.append(_spanning(of_readings(ThermalKind.SENSOR_JUMP, run, _SOURCE), (before,)))
+        before = run[-1].celsius
+    return found
+
+
+def _spanning(finding: ThermalFinding, values: Sequence[Decimal]) -> ThermalFinding:
+    """With these values among its extremes."""
+    every = [value for value in (finding.minimum, finding.maximum, *values) if value is not None]
+    return replace(finding, minimum=min(every), maximum=max(every))
+
+
 def _stuck(readings: list[Reading]) -> list[bool]:
     wrong = [False] * len(readings)
     start = 0
@@ -173,6 +193,7 @@ def disagreements(probes: Mapping[str, Sequence[Reading]]) -> list[ThermalFindin
 def _disagreement(one: Sequence[Point], other: Sequence[Point]) -> list[ThermalFinding]:
     found: list[ThermalFinding] = []
     run: list[Reading] = []
+    theirs: list[Decimal] = []
     following = 0
     for point in one:
         while following < len(other) and other[following].time_ms <= point.time_ms:
@@ -180,10 +201,11 @@ def _disagreement(one: Sequence[Point], other: Sequence[Point]) -> list[ThermalF
         beside = other[following - 1] if following else None
         if beside is not None and point.time_ms - beside.time_ms <= _COMPARABLE_MS and _differ(point, beside):
             run += point.readings
+            theirs += (beside.low, beside.high)
             continue
-        found += _lasting(run)
-        run = []
-    return found + _lasting(run)
+        found += _lasting(run, theirs)
+        run, theirs = [], []
+    return found + _lasting(run, theirs)
 
 
 def _differ(one: Point, other: Point) -> bool:
@@ -191,7 +213,8 @@ def _differ(one: Point, other: Point) -> bool:
     return apart > accuracy(one.low) + accuracy(other.low)
 
 
-def _lasting(run: list[Reading]) -> list[ThermalFinding]:
+def _lasting(run: list[Reading], theirs: Sequence[Decimal]) -> list[ThermalFinding]:
+    """A finding about one probe, with the other's values among its extremes."""
     if len(run) < DISAGREE_READINGS or run[-1].time_ms - run[0].time_ms < DISAGREE_MS:
         return []
-    return [of_readings(ThermalKind.SENSOR_DISAGREE, run, _ACCURACY_SOURCE)]
+    return [_spanning(of_readings(ThermalKind.SENSOR_DISAGREE, run, _ACCURACY_SOURCE), theirs)]

@@ -1,7 +1,9 @@
 """A node that records events is killed (SIGKILL) at each step from commit to the end of a delivery, and started again.
 
 The node is a process of its own, the home of what its events are about another node. No event that was acknowledged may
-be missing at either, and none may stand there twice.
+be missing at either or in what a resolver traces, and none may stand there twice. The steps are those of
+``tests/dying_deliverer.py``: before the write, after it, before and after the delivery, while it is kept, while it
+waits for a home that is away, and when it was given up.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ import grpc.aio
 import pytest
 
 from idtrace.record import Record, peek_identifier
-from idtrace.v1 import capture_pb2_grpc, pointer_pb2, pointer_pb2_grpc
+from idtrace.v1 import capture_pb2_grpc, pointer_pb2, pointer_pb2_grpc, resolver_pb2
 from tests.capture_fixtures import PROCEED, bytes_of, event_record, observed, signed_request
 from tests.dying_deliverer import POINTS
 from tests.integration.test_pointers import listed
 from tests.nodes import TIMEOUT, Node, Nodes
 from tests.storages import cassandra_settings
+from tests.trace_site import a_resolver
 
 ROOT = Path(__file__).parents[2]
 HERE, THERE = "88.118.8", "86.1.5"
@@ -97,6 +100,8 @@ async def prepared(folder: Path, storage: dict[str, object]) -> tuple[Nodes, Rec
     root = await nodes.registry("")
     home = await nodes.registry(THERE)
     settings: dict[str, Any] = {"storage": storage} if storage else {}
+    for dose in DOSES:
+        await nodes.register(dose, {"lot": "L1"})
     here = await nodes.registry(HERE, **settings)
     await here.end()
     port = int(here.endpoint.rpartition(":")[2])
@@ -116,8 +121,10 @@ async def prepared(folder: Path, storage: dict[str, object]) -> tuple[Nodes, Rec
 
 
 async def emptied(port: int) -> None:
+    """All is delivered; what was given up waits for its operator, who tries it again."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel, asyncio.timeout(60):
         stub = pointer_pb2_grpc.PointerServiceStub(channel)
+        await stub.RetryDead(pointer_pb2.RetryDeadRequest(), timeout=TIMEOUT)
         while True:
             if not (await stub.ListOutbox(pointer_pb2.ListOutboxRequest(), timeout=TIMEOUT)).items:
                 dead = await stub.ListOutbox(pointer_pb2.ListOutboxRequest(dead=True), timeout=TIMEOUT)
@@ -133,7 +140,10 @@ async def killed_at(folder: Path, storage: dict[str, object], rounds: int, seed:
     async with nodes:
         try:
             for n in range(rounds):
-                await recorder.start(POINTS[n % len(POINTS)], str(rng.choice((1, 1, 2))))
+                point = POINTS[n % len(POINTS)]
+                if point == "waiting":
+                    await home.end()
+                await recorder.start(point, str(rng.choice((1, 1, 2))))
                 for _ in range(4):  # so often until the process has come to its end
                     await recorder.capture(rng.randint(1, 4))
                     assert recorder.process is not None
@@ -141,12 +151,15 @@ async def killed_at(folder: Path, storage: dict[str, object], rounds: int, seed:
                         break
                     await asyncio.sleep(0.3)
                 await recorder.dies()
+                if point == "waiting":
+                    await home.start()
             await recorder.start()
             await recorder.capture(1)
             assert recorder.acked == set(recorder.sent)
             await emptied(recorder.port)
             async with grpc.aio.insecure_channel(f"127.0.0.1:{recorder.port}") as channel:
                 await compare(recorder, home, pointer_pb2_grpc.PointerServiceStub(channel))
+            await trace(folder, nodes, recorder)
         finally:
             await recorder.end()
     return (
@@ -162,6 +175,17 @@ async def compare(recorder: Recorder, home: Node, here: Any) -> None:
     request = pointer_pb2.PointerServiceListRequest(subject=f"{HERE}/BOX-1")
     pointers = (await here.List(request, timeout=TIMEOUT)).pointers
     assert sorted(one.event for one in pointers) == sorted(recorder.sent)
+
+
+async def trace(folder: Path, nodes: Nodes, recorder: Recorder) -> None:
+    """Each dose's history is exactly its events, each once, proven."""
+    async with a_resolver(folder, nodes) as (_, stub):
+        for dose in DOSES:
+            request = resolver_pb2.TraceRequest(text=dose)
+            parts = [part async for part in stub.Trace(request, timeout=60)]
+            assert [part.gap for part in parts if part.WhichOneof("part") == "gap"] == []
+            steps = [part.step.bundle.identifier for part in parts if part.WhichOneof("part") == "step"]
+            assert sorted(steps) == sorted(event for event, (_, about) in recorder.sent.items() if about == dose)
 
 
 @pytest.mark.slow

@@ -57,6 +57,16 @@ def test_the_mean_weighs_warmth_more() -> None:
     assert mean_kinetic([(Decimal(25), 7)]) == pytest.approx(25, abs=1e-9)
 
 
+def test_a_published_example_comes_out_as_published() -> None:
+    """Isopharm, "What is Mean Kinetic Temperature?", systems.isopharm.co.uk/mean-kinetic-temperature.
+
+    "20 °C room for 2 hours, 2 °C refrigeration for 4 hours, 25 °C loading dock for 1 hour … thermally equivalent to
+    storing them at 15.7 °C for 7 hours" (R = 8.314472 J/(mol K); the energy usual in USP, 60 kJ/mol gives 14.3).
+    """
+    stay = [(Decimal(20), 2), (Decimal(2), 4), (Decimal(25), 1)]
+    assert f"{mean_kinetic(stay):.1f}" == "15.7"
+
+
 @pytest.mark.parametrize(("celsius", "exceeded"), [("7.999", False), ("8", False), ("8.001", True)])
 def test_a_limit_that_is_met_exactly_is_kept(celsius: str, exceeded: bool) -> None:
     report = judged(every(30, [celsius] * 49))

@@ -105,6 +105,30 @@ def test_a_spike_counts_for_nothing_and_a_level_that_stays_counts_when_it_can_ha
     assert only(stays, ThermalKind.TOO_WARM).maximum == 90
 
 
+@pytest.mark.parametrize("values", [["5", "5.1", "90", "5"], ["5", "5.1", "-90", "5"]])
+def test_a_jump_tells_whence_and_whither(values: list[str]) -> None:
+    found = only(judged(every(2, values)), ThermalKind.SENSOR_JUMP)
+    assert [found.minimum, found.maximum] == sorted([Decimal("5.1"), Decimal(values[2])])
+    assert (found.readings, found.seconds) == (1, 0)
+
+
+def test_each_of_two_jumps_tells_its_own_whence() -> None:
+    report = judged(every(2, ["5", "90", "6", "-90", "6"]))
+    jumps = [(one.minimum, one.maximum) for one in report.findings if one.kind is ThermalKind.SENSOR_JUMP]
+    assert jumps == [(Decimal(5), Decimal(90)), (Decimal(-90), Decimal(6))]
+
+
+def test_a_disagreement_tells_both_probes_values() -> None:
+    report = judged([*every(30, moving(5)), *(replace_by(one, "3") for one in every(30, moving(5)))])
+    found = only(report, ThermalKind.SENSOR_DISAGREE)
+    values = [Decimal(value) for value in moving(5)]
+    assert (found.minimum, found.maximum) == (min(values), max(values) + 3)
+
+
+def replace_by(one: Reading, kelvin: str) -> Reading:
+    return replace(one, celsius=one.celsius + Decimal(kelvin), device="urn:device:2")
+
+
 def test_least_and_greatest_of_a_window_are_no_jump() -> None:
     summary = [reading(at, value) for at in (0, 30, 30.5) for value in ("-10", "30")]
     assert "SENSOR_JUMP" not in kinds(judged(summary))
