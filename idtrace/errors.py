@@ -170,6 +170,8 @@ class Reason(StrEnum):
     # Why something is absent or gone
     IDENTIFIER_ABSENT = "IDENTIFIER_ABSENT"
     PREFIX_DISABLED = "PREFIX_DISABLED"
+    # Recalls
+    RECALL_ABSENT = "RECALL_ABSENT"
 
 
 class IdtraceError(Exception):

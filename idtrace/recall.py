@@ -3,7 +3,10 @@
 A zone that recalls anything has one record ``ZONE/recalls``; each of its values of type ``idtrace.recall`` is one
 recall, and each new recall is one new version. So a single resolution per zone, with its currency statement, proves
 what is recalled, and a denial of ``ZONE/recalls`` proves that nothing is. A recall counts for identifiers whose own
-zone is this zone or lies below it, for what was made from them, and for whatever was inside a package of this zone.
+zone is this zone or lies below it; for items of a class that lies there or whose product names a maker there, wherever
+their own identifiers lie (a GS1 number, a drug code: the holder of the marketing authorisation has to recall,
+《药品召回管理办法》); for what was made from any of these, and for whatever was inside a package of this zone. The
+class and the maker of an item are what its own verified records name, so nobody draws an item of others into a recall.
 Canonical JSON::
 
     {"recall": "R-2026-01", "scope": {"kind": "lot", "product": CLASS-IDENTIFIER, "lot": "A1"}, "level": 1,
@@ -100,9 +103,16 @@ class Coverage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """What a recall may reach: identifier, product and lot ("" for unknown), what it was made of, where it was inside.
+    """What a recall may reach.
 
-    ``inside`` holds (container, start, end) in ms; an end of None is open.
+    Attributes:
+        identifier: of the thing.
+        product, lot: identifier of the class that its own record names, and its lot; "" for unknown.
+        sources: what it was made of.
+        inside: where it was inside: (container, start, end) in ms; an end of None is open.
+        families: the class's own class, that class's, and so on.
+        origins: those sources whose class is known.
+        maker: prefix of the maker that its class's product names, "" for unknown.
     """
 
     identifier: str
@@ -110,18 +120,22 @@ class Thing:
     lot: str = ""
     sources: tuple[str, ...] = ()
     inside: tuple[tuple[str, int, int | None], ...] = ()
+    families: tuple[str, ...] = ()
+    origins: tuple[Thing, ...] = ()
+    maker: str = ""
 
 
 def covers(recall: Recall, thing: Thing) -> Coverage:
     """Whether a recall reaches a thing, whether or not it has ended.
 
-    A zone recalls what lies in it or below it, what was made from that, and what was inside a package of it; of
-    anything else its word does not count.
+    A zone recalls what lies in it or below it and what is of a class or by a maker that does, what was made from that,
+    and what was inside a package of it; of anything else its word does not count.
     """
     scope = recall.scope
     match scope.kind:
         case ScopeKind.PRODUCT | ScopeKind.LOT:
-            return _covers_class(recall, thing)
+            found = {_covers_class(recall, one) for one in (thing, *thing.origins)}
+            return next(one for one in (Coverage.YES, Coverage.UNKNOWN, Coverage.NO) if one in found)
         case ScopeKind.PACKAGE:
             since_ms, until_ms = scope.since_s * 1000, scope.until_s * 1000
             reached = _within(scope.package, recall.zone) and (
@@ -135,21 +149,22 @@ def covers(recall: Recall, thing: Thing) -> Coverage:
             )
         case ScopeKind.RANGE:
             reached = any(
-                in_range(one, scope.first, scope.last) and _within(one, recall.zone) for one in _descent(thing)
+                in_range(one.identifier, scope.first, scope.last) and has_say(recall.zone, one)
+                for one in _descent(thing)
             )
         case ScopeKind.ITEMS:
-            reached = any(one in scope.items and _within(one, recall.zone) for one in _descent(thing))
+            reached = any(one.identifier in scope.items and has_say(recall.zone, one) for one in _descent(thing))
         case _:
             assert_never(scope.kind)
     return Coverage.YES if reached else Coverage.NO
 
 
 def _covers_class(recall: Recall, thing: Thing) -> Coverage:
-    if not _within(thing.identifier, recall.zone):
+    if not has_say(recall.zone, thing):
         return Coverage.NO
     if not thing.product:
         return Coverage.UNKNOWN
-    if thing.product != recall.scope.product:
+    if recall.scope.product not in {thing.product, *thing.families}:
         return Coverage.NO
     if recall.scope.kind is ScopeKind.PRODUCT:
         return Coverage.YES
@@ -158,8 +173,16 @@ def _covers_class(recall: Recall, thing: Thing) -> Coverage:
     return Coverage.YES if thing.lot == recall.scope.lot else Coverage.NO
 
 
-def _descent(thing: Thing) -> Iterable[str]:
-    return (thing.identifier, *thing.sources)
+def _descent(thing: Thing) -> Iterable[Thing]:
+    """The thing and what it was made of, of which little may be known."""
+    known = {one.identifier: one for one in thing.origins}
+    return (thing, *(known.get(source, Thing(source)) for source in thing.sources))
+
+
+def has_say(zone: str, thing: Thing) -> bool:
+    """Whether the recalling zone has a say: the thing lies in it or below it, or is of a class or by a maker there."""
+    maker = f"{thing.maker}/" if thing.maker else ""
+    return any(_within(one, zone) for one in (thing.identifier, thing.product, *thing.families, maker))
 
 
 def _within(key: str, zone: str) -> bool:

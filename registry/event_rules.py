@@ -7,6 +7,7 @@ whoever reads ``PARTY/event/HEX`` has a valid event of that party, whose bytes a
 from __future__ import annotations
 
 from idtrace.epcis import parse, write
+from idtrace.epcis.lots import lot_keys, made_by
 from idtrace.epcis.model import Event
 from idtrace.epcis.statement import EVENT_TYPE, EVENT_VALUES_MAX, is_event, join, require_event_identifier, split
 from idtrace.epcis.uris import mentions
@@ -55,11 +56,16 @@ def only_event(data: bytes) -> Event:
 def mentions_of(event: Event, body: RecordBody) -> tuple[Mention, ...]:
     """Of whom the event says something: a pointer for each, where that thing's registry keeps it.
 
+    What the party makes is also kept under the party's own key of the lot, wherever the identifiers lie.
+
     Raises:
         InputError: FIELD_TOO_LARGE.
     """
     identifier = str(body.identifier)
-    found = tuple(Mention(subject, event.time_ms, identifier, role) for subject, role in mentions(event))
+    named = mentions(event)
+    own = lot_keys(event, (str(body.identifier),) if made_by(event) else ())
+    named += tuple((lot, "class") for lot in own if (lot, "class") not in named)
+    found = tuple(Mention(subject, event.time_ms, identifier, role) for subject, role in named)
     for mention in found:
         if len(mention.subject.encode()) > SUBJECT_BYTES_MAX:
             rule = f"a URI in an event has at most {SUBJECT_BYTES_MAX} bytes"

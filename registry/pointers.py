@@ -21,7 +21,7 @@ from registry.storage import SUBJECT_BYTES_MAX, Mention, home
 # What the subject is in the event (registry/storage.py, Mention).
 ROLES: Final = frozenset(
     {
-        *("epc", "parent", "child", "input", "output", "class", "device"),
+        *("epc", "parent", "child", "input", "output", "class", "device", "fitted"),
         *("read_point", "biz_location", "source", "destination", "transaction"),
     }
 )

@@ -83,7 +83,8 @@ class Mention:
         time_ms: event time, UTC.
         event: identifier of the event's record, ``PARTY/event/HEX``: who asks for it is led to the party's node.
         role: what the subject is in the event: ``epc``, ``parent``, ``child``, ``input``, ``output``, ``read_point``,
-            ``biz_location``, ``device``, ``source``, ``destination``, ``transaction``, ``class``.
+            ``biz_location``, ``device``, ``source``, ``destination``, ``transaction``, ``class``;
+            ``fitted`` besides, where one was fitted to the other or taken off.
     """
 
     subject: str

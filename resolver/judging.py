@@ -28,10 +28,10 @@ from idtrace.errors import BusyError, IdtraceError, InputError, Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.provenance.history import Gap, GapKind
 from idtrace.signature import Signer
-from idtrace.verdict.evidence import facts_of
+from idtrace.verdict.evidence import facts_and_history
 from idtrace.verdict.facts import Answered, Facts
 from idtrace.verdict.findings import Judgement
-from idtrace.verdict.judge import history_of, judge
+from idtrace.verdict.judge import judge
 from idtrace.verdict.policy import Policy
 from idtrace.verdict.statement import VerdictFile, sign_verdict
 from resolver.driver import Resolver
@@ -345,8 +345,7 @@ def judged_of(traced: Traced, policy: Policy) -> tuple[Facts, Judgement, tuple[s
             gaps.append(Gap(kind, str(paper.identifier), paper.detail))
     answer = traced.answer
     unproven = None if answer.bundle is not None else Answered(answer.verdict, reason=str(answer.reason or ""))
-    facts = facts_of(traced.subject, traced.bundles, gaps, now_ms=traced.now_ms, unproven=unproven)
-    made = history_of(facts)
+    facts, made = facts_and_history(traced.subject, traced.bundles, gaps, now_ms=traced.now_ms, unproven=unproven)
     near = {traced.subject, *made.containers, *made.sources}
     near |= {step.via for step in made.steps} | {leg.place for leg in made.legs}
     return facts, judge(facts, policy, history=made), tuple(sorted(near - {""}))

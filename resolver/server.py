@@ -14,15 +14,18 @@ from idtrace.identifier import Identifier
 from idtrace.serving.edge import serve
 from idtrace.serving.keyfile import load_secret, load_signer
 from idtrace.serving.rootfile import load_root_keys
-from idtrace.v1 import resolver_pb2_grpc
+from idtrace.v1 import drugcode_pb2_grpc, resolver_pb2_grpc
 from idtrace.verdict.policy import Policy, parse_policy
 from resolver.announced import Announced, kept_ms
 from resolver.cache import AnswerCache
 from resolver.cache_redis import RedisCache
 from resolver.config import RedisConfig, ResolverConfig, VerdictConfig
 from resolver.driver import Clock, Resolver
+from resolver.drugcode_service import DrugCodeService
+from resolver.drugcodes import DrugCodes
 from resolver.following import Following
 from resolver.hearing import Hearing
+from resolver.holders import Holders
 from resolver.judging import Judging
 from resolver.pointing import GrpcPointers
 from resolver.redis_link import RedisPlace
@@ -34,7 +37,7 @@ from resolver.trust import TrustStore
 from resolver.upstream import GrpcUpstream
 from resolver.watching import Watching
 
-SERVICES: Final = ("idtrace.v1.ResolverService",)
+SERVICES: Final = ("idtrace.v1.ResolverService", "idtrace.v1.DrugCodeService")
 
 
 async def run(config: ResolverConfig, *, on_ready: Callable[[str], None] | None = None, stop: asyncio.Event) -> None:
@@ -49,12 +52,16 @@ async def run(config: ResolverConfig, *, on_ready: Callable[[str], None] | None 
         judging.on_events(identifier)  # nothing is heard before start(), and by then it is there
 
     resolver = build(config, os.environ, on_events)
-    tracer = Tracer(resolver, GrpcPointers())
+    pointers = GrpcPointers()
+    tracer = Tracer(resolver, pointers)
     judging = build_judging(config.verdict, resolver, tracer)
 
     def add_services(server: grpc.aio.Server) -> None:
-        service = ResolverService(resolver, tracer=tracer, judging=judging)
+        holders = Holders(resolver, pointers)
+        service = ResolverService(resolver, tracer=tracer, judging=judging, holders=holders)
         resolver_pb2_grpc.add_ResolverServiceServicer_to_server(service, server)
+        codes = DrugCodeService(DrugCodes(resolver, pointers), judging)
+        drugcode_pb2_grpc.add_DrugCodeServiceServicer_to_server(codes, server)
 
     try:
         resolver.start()

@@ -20,6 +20,8 @@ from idtrace.v1 import resolver_pb2 as pb
 from idtrace.v1 import resolver_pb2_grpc
 from idtrace.verification import Report, verify_bundle
 from resolver.driver import Answer, Resolver, Source
+from resolver.holders import Holders
+from resolver.holders_service import asked_recall, holder_parts
 from resolver.judge_service import judged_to_pb
 from resolver.judging import Judging
 from resolver.trace_service import parts
@@ -56,8 +58,10 @@ class ResolverService(resolver_pb2_grpc.ResolverServiceServicer):
         clock: Callable[[], float] = time.time,
         tracer: Tracer | None = None,
         judging: Judging | None = None,
+        holders: Holders | None = None,
     ) -> None:
         self._resolver = resolver
+        self._holders = holders
         self._tracer = tracer
         self._judging = judging
         self._clock = clock
@@ -147,6 +151,23 @@ class ResolverService(resolver_pb2_grpc.ResolverServiceServicer):
         judged = await self._judging.judge(_identifier(request.text), fresh=request.fresh)
         evidence = self._judging.evidence(judged) if request.evidence else b""
         return judged_to_pb(judged, self._judging.policy, evidence)
+
+    async def WhoHolds(
+        self, request: pb.WhoHoldsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.WhoHoldsResponse]:
+        """Tell who has what a recall reaches.
+
+        Raises:
+            InputError: zone or name is missing or malformed.
+            RefusedError: NOT_AUTHORITATIVE where this resolver does not trace, RECALL_ABSENT.
+            BusyError: too many searches or walks are under way, or the zone's node is silent.
+            VerificationError: the zone's node lies.
+        """
+        del context
+        if self._holders is None:
+            raise RefusedError(Reason.NOT_AUTHORITATIVE, "this resolver does not trace")
+        for part in holder_parts(await self._holders.who_holds(*asked_recall(request))):
+            yield part
 
     async def _resolve(self, request: pb.ResolveRequest) -> pb.ResolveResponse:
         answer = await self._resolver.resolve(_identifier(request.text), fresh=request.fresh)

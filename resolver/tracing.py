@@ -33,7 +33,8 @@ from idtrace.provenance.history import Gap, GapKind, Observed
 from idtrace.provenance.reading import read_event
 from idtrace.recall import RECALLS_SUFFIX
 from idtrace.record import Record, RecordBody
-from idtrace.verdict.evidence import facts_of, zones_with_a_say
+from idtrace.template import CLASS_DEPTH_MAX
+from idtrace.verdict.evidence import facts_of, maker_of, of_maker, zones_with_a_say
 from idtrace.verdict.facts import Answered, Facts
 from resolver.driver import Resolver
 from resolver.resolution import Resolution
@@ -82,7 +83,7 @@ class Traced:
         observed: verified events in order of time.
         gaps: what could not be had.
         events: the bundle of each event, by identifier.
-        papers: the subject's own record, its class, licences and recalls, each as it was answered.
+        papers: its classes, what it was made of with their classes, licences and recalls, each as it was answered.
     """
 
     subject: str
@@ -130,7 +131,7 @@ class Tracer:
 
     async def _trace(self, identifier: Identifier, *, fresh: bool) -> Traced:
         answer = (await self._resolver.resolve(identifier, fresh=fresh)).resolution
-        run = _Run(self._resolver, self._pointers, self.limits, answer)
+        run = Run(self._resolver, self._pointers, self.limits, answer)
         gathered = await run.gather()
         papers = await run.papers(gathered)
         gaps = dict.fromkeys((*gathered.gaps, *run.gaps))
@@ -141,8 +142,8 @@ class Tracer:
         await self._pointers.close()
 
 
-class _Run:
-    """One trace under way."""
+class Run:
+    """One trace (or other search through events) under way: asks and fetches on one budget of time."""
 
     def __init__(self, resolver: Resolver, pointers: PointerSource, limits: TraceLimits, answer: Resolution) -> None:
         self.now_ms = resolver.clock.wall_ms()
@@ -163,19 +164,19 @@ class _Run:
         effect = gather.begin()
         while not isinstance(effect, Gathered):
             if isinstance(effect, AskPointers):
-                effect = gather.receive(await self._point(effect.questions))
+                effect = gather.receive(await self.point(effect.questions))
             else:
-                effect = gather.receive(await self._fetch(effect.identifiers))
+                effect = gather.receive(await self.fetch(effect.identifiers))
         return effect
 
     async def papers(self, gathered: Gathered) -> list[Resolution]:
-        """Class, licences and recalls: what verdicts and readers need beside the events."""
+        """Classes, licences and recalls: what verdicts and readers need beside the events."""
+        sources = [known for one in gathered.sources if (known := _identifier(one)) is not None]
+        lines = await self.each((self._subject, *sources), self.line)
+        found = {str(one.identifier): one for line in lines for one in line if isinstance(one, Resolution)}
+        self.gaps += [one for line in lines for one in line if isinstance(one, Gap)]
+        classes = [name for name in found if name != str(self._subject)]
         wanted: dict[str, Identifier] = {}
-        record = self._answers[str(self._subject)].bundle
-        if record is not None and isinstance(record.outcome, Record):
-            class_id = RecordBody.parse(record.outcome.signed.payload).class_id
-            if class_id is not None:
-                wanted[str(class_id)] = class_id
         prefixes = _parties(gathered.observed)
         if len(prefixes) > self._limits.parties:
             detail = f"more than {self._limits.parties} parties are named"
@@ -183,13 +184,30 @@ class _Run:
         for prefix in prefixes[: self._limits.parties]:
             licence = license_identifier(Prefix(prefix.labels[:-1]), prefix)
             wanted[str(licence)] = licence
-        for zone in zones_with_a_say((str(self._subject), *gathered.asked)):
+        records = [one.bundle.outcome for name, one in found.items() if name in classes and one.bundle is not None]
+        makers = {maker_of(record) for record in records if isinstance(record, Record)} - {""}
+        for zone in zones_with_a_say((str(self._subject), *gathered.asked, *classes, *map(of_maker, makers))):
             wanted[f"{zone}/{RECALLS_SUFFIX}"] = Identifier.parse(f"{zone}/{RECALLS_SUFFIX}")
-        answers = await self._each(wanted.values(), self._resolve)
-        return [answer for answer in answers if isinstance(answer, Resolution)]
+        for answer in await self.each(wanted.values(), self._resolve):
+            if isinstance(answer, Gap):
+                self.gaps.append(answer)
+            else:
+                found[str(answer.identifier)] = answer
+        return [one for name, one in found.items() if name != str(self._subject)]
 
-    async def _point(self, questions: Sequence[Question]) -> PointersRead:
-        answers = await self._each(questions, self._ask)
+    async def line(self, identifier: Identifier) -> list[Resolution | Gap]:
+        """A thing's record, its class, that class's own and so on, as far as they can be had."""
+        line: list[Resolution | Gap] = []
+        wanted: Identifier | None = identifier
+        while wanted is not None and len(line) <= CLASS_DEPTH_MAX:
+            answer = await self._resolve(wanted)
+            line.append(answer)
+            wanted = None if isinstance(answer, Gap) else _class_of(answer)
+        return line
+
+    async def point(self, questions: Sequence[Question]) -> PointersRead:
+        """What the homes of these subjects know."""
+        answers = await self.each(questions, self._ask)
         pointers: list[Pointer] = []
         gaps: list[Gap] = []
         for found, missing in answers:
@@ -203,7 +221,7 @@ class _Run:
         found: list[Pointer] = []
         for endpoints in homes:
             try:
-                pointers, more = await self._pointers.ask(endpoints, question, self._left_ms())
+                pointers, more = await self._pointers.ask(endpoints, question, self.left_ms())
             except IdtraceError as error:
                 kind = GapKind.REFUSED if isinstance(error, RefusedError | InputError) else GapKind.UNREACHABLE
                 gaps.append(Gap(kind, question.subject, f"pointers: {error.detail}", ", ".join(endpoints)))
@@ -244,10 +262,11 @@ class _Run:
             return Gap(kind, str(identifier), f"its home: {answer.detail}")
         return chain.delegation.endpoints if chain.zone.labels else None
 
-    async def _fetch(self, identifiers: Sequence[str]) -> EventsFetched:
+    async def fetch(self, identifiers: Sequence[str]) -> EventsFetched:
+        """These events, verified; ``bundles`` keeps the proof of each."""
         observed: list[Observed] = []
         gaps: list[Gap] = []
-        for got in await self._each(identifiers, self._event):
+        for got in await self.each(identifiers, self._event):
             if isinstance(got, Observed):
                 observed.append(got)
                 for key, _ in uris.mentions(got.event):
@@ -280,7 +299,7 @@ class _Run:
         if known is not None:
             return known
         try:
-            async with asyncio.timeout(self._left_ms() / 1000):
+            async with asyncio.timeout(self.left_ms() / 1000):
                 answer = (await self._resolver.resolve(identifier)).resolution
         except TimeoutError:
             return Gap(
@@ -291,11 +310,23 @@ class _Run:
         self._answers[str(identifier)] = answer
         return answer
 
-    def _left_ms(self) -> int:
+    def let_go(self) -> None:
+        """Forget the proofs of the events so far; they were verified, and a search through many has no use for them."""
+        for event in self.bundles:
+            self._answers.pop(event, None)
+        self.bundles.clear()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time that it may take has passed."""
+        return asyncio.get_running_loop().time() >= self._until
+
+    def left_ms(self) -> int:
+        """How long one more call may take."""
         left = int((self._until - asyncio.get_running_loop().time()) * 1000)
         return max(1, min(left, self._limits.call_ms))
 
-    async def _each(self, given: Iterable[Given], one: Callable[[Given], Awaitable[Got]]) -> list[Got]:
+    async def each(self, given: Iterable[Given], one: Callable[[Given], Awaitable[Got]]) -> list[Got]:
         """One call for each, so many at once, in their order."""
 
         async def bounded(item: Given) -> Got:
@@ -317,6 +348,11 @@ def _parties(observed: Iterable[Observed]) -> list[Prefix]:
             if party:
                 named[party] = None
     return [Prefix.parse(prefix) for prefix in sorted(named)]
+
+
+def _class_of(answer: Resolution) -> Identifier | None:
+    record = answer.bundle.outcome if answer.bundle is not None else None
+    return RecordBody.parse(record.signed.payload).class_id if isinstance(record, Record) else None
 
 
 def _identifier(subject: str) -> Identifier | None:

@@ -84,23 +84,30 @@ async def site(folder: Path) -> AsyncIterator[Site]:
             await nodes.registry(zone)
         await nodes.host(CLINIC, at=PARENT)
         await license_all(nodes)
-        config = ResolverConfig.parse(
-            {
-                "listen": "127.0.0.1:0",
-                "root_key": "root.pub",
-                "root_endpoints": [nodes.of_zone[""].endpoint],
-                "drain_seconds": 0.1,
-            },
-            folder,
-        )
-        ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        stop = asyncio.Event()
-        task = asyncio.create_task(resolver_server.run(config, on_ready=ready.set_result, stop=stop))
-        address = await ready
-        channel = grpc.aio.insecure_channel(address)
-        try:
-            yield Site(nodes, address, resolver_pb2_grpc.ResolverServiceStub(channel))
-        finally:
-            await channel.close()
-            stop.set()
-            await task
+        async with a_resolver(folder, nodes) as (address, stub):
+            yield Site(nodes, address, stub)
+
+
+@asynccontextmanager
+async def a_resolver(folder: Path, nodes: Nodes) -> AsyncIterator[tuple[str, Any]]:
+    """A resolver that begins at the root's node: its address, and a client of it."""
+    config = ResolverConfig.parse(
+        {
+            "listen": "127.0.0.1:0",
+            "root_key": "root.pub",
+            "root_endpoints": [nodes.of_zone[""].endpoint],
+            "drain_seconds": 0.1,
+        },
+        folder,
+    )
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    stop = asyncio.Event()
+    task = asyncio.create_task(resolver_server.run(config, on_ready=ready.set_result, stop=stop))
+    address = await ready
+    channel = grpc.aio.insecure_channel(address)
+    try:
+        yield address, resolver_pb2_grpc.ResolverServiceStub(channel)
+    finally:
+        await channel.close()
+        stop.set()
+        await task

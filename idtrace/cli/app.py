@@ -19,6 +19,7 @@ from idtrace.cli import (
     audit,
     capture,
     delegate,
+    drug,
     judge,
     key,
     node,
@@ -135,6 +136,7 @@ def begin(
 app.add_typer(key.app, name="key")
 app.add_typer(prefix.app, name="prefix")
 app.add_typer(party.app, name="party")
+app.add_typer(drug.app, name="drug")
 app.command()(delegate.delegate)
 app.command()(register.register)
 app.command()(capture.capture)

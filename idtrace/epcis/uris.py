@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote, unquote
 
-from idtrace.epcis.model import Event
+from idtrace.epcis.lots import lot_keys, made_by
+from idtrace.epcis.model import Event, EventType
 from idtrace.errors import InputError, Reason
 from idtrace.gs1 import GS1_LABEL, to_digital_link
 from idtrace.identifier import Identifier, Prefix
@@ -95,14 +96,25 @@ def party_of(uri: str) -> str | None:
 def mentions(event: Event) -> tuple[tuple[str, str], ...]:
     """What an event mentions: (key, role), each key once a role, in the event's order; roles as in ``Mention``.
 
+    The lots that it makes (``idtrace/epcis/lots.py``) come last, in the role of a class.
+
     Raises:
         InputError: FIELD_TOO_LARGE: more than ``MENTIONS_MAX`` of them.
     """
-    found = tuple(dict.fromkeys((key(uri), role) for uri, role in _named(event) if uri))
+    named = dict.fromkeys((key(uri), role) for uri, role in (*_named(event), *_fitted(event)) if uri)
+    lots = lot_keys(event, tuple(key(uri) for uri in made_by(event)))
+    found = tuple(dict.fromkeys((*named, *((lot, "class") for lot in lots))))
     if len(found) > MENTIONS_MAX:
         rule = f"an event mentions at most {MENTIONS_MAX} things, this one {len(found)}: report it in parts"
         raise InputError(Reason.FIELD_TOO_LARGE, rule, field="event")
     return found
+
+
+def _fitted(event: Event) -> Iterator[tuple[str, str]]:
+    """Besides, in a role of their own: what was fitted long ago is found among all that has happened since."""
+    if event.type is EventType.ASSOCIATION:
+        for uri in (event.parent, *event.children):
+            yield uri, "fitted"
 
 
 def _named(event: Event) -> Iterator[tuple[str, str]]:

@@ -44,7 +44,9 @@ class GatherLimits:
     pointers: int = 20_000
     # What a container was in, and what was fitted to it, before it concerned us: a calibration lasts a year.
     lookback_ms: int = 400 * _DAY_MS
+    # A truck is loaded 50 times a day, and its logger was fitted months ago: each of the two has its own number.
     earlier: int = 100
+    fitted: int = 100
     # A logger is read out, and its node delivers, within a day of the way's end.
     late_ms: int = _DAY_MS
     rounds: int = 4 * DEPTH_MAX
@@ -91,11 +93,15 @@ class FetchEvents:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Effect: there is nothing more to ask. ``asked`` are the subjects that were asked about."""
+    """Effect: there is nothing more to ask.
+
+    ``asked`` are the subjects that were asked about, ``sources`` those that the subject was made of.
+    """
 
     observed: tuple[Observed, ...]
     gaps: tuple[Gap, ...]
     asked: tuple[str, ...]
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +206,10 @@ class Gather:
             start_ms, end_ms = scope.start_ms, self._until(scope)
             wanted.update((one.event, None) for one in pointers if start_ms <= one.time_ms <= end_ms)
             if scope.start_ms > BEGINNING:
-                earlier = [one for one in pointers if one.time_ms < start_ms and one.role in {"child", "parent"}]
-                wanted.update((one.event, None) for one in earlier[-self._limits.earlier :])
+                before = [one for one in pointers if one.time_ms < start_ms]
+                packed = [one for one in before if one.role in {"child", "parent"}][-self._limits.earlier :]
+                fitted = [one for one in before if one.role == "fitted"][-self._limits.fitted :]
+                wanted.update((one.event, None) for one in (*packed, *fitted))
         for one in self._known.values():
             if one.event.error is not None:
                 corrective = (uris.key(uri) for uri in one.event.error.corrective_event_ids)
@@ -243,7 +251,8 @@ class Gather:
                 detail = f"it says nothing of {pointer.subject}, for which it was named"
                 self._gaps[Gap(GapKind.MISFIT, pointer.event, detail)] = None
         observed = tuple(sorted(self._known.values(), key=lambda one: (one.event.time_ms, one.identifier)))
-        return Gathered(observed, _ordered(self._gaps), tuple(self._asked))
+        sources = dict.fromkeys(scope.key for scope in self._scopes if scope.concern is Concern.SOURCE)
+        return Gathered(observed, _ordered(self._gaps), tuple(self._asked), tuple(sources))
 
     def _bound(self, subject: str, detail: str) -> None:
         self._gaps[Gap(GapKind.BOUND, subject, detail)] = None

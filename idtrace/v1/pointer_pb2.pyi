@@ -41,7 +41,7 @@ class Pointer(_message.Message):
     """Identifier of the event's record: the party's prefix, "/event/" and 64 hex digits."""
     role: _builtins.str
     """What the subject is in the event: "epc", "parent", "child", "input", "output", "read_point", "biz_location",
-    "device", "source", "destination", "transaction", "class".
+    "device", "source", "destination", "transaction", "class"; "fitted" besides, in an association.
     """
     def __init__(
         self,

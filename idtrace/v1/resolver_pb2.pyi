@@ -850,3 +850,181 @@ class Finding(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__at_ms) -> _WhichOneofReturnType__at_ms | None: ...
 
 Global___Finding: _TypeAlias = Finding  # noqa: Y015
+
+@_typing.final
+class WhoHoldsRequest(_message.Message):
+    """Which recall's holders are wanted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZONE_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    zone: _builtins.str
+    """The zone that recalls."""
+    recall: _builtins.str
+    """The recall's name in it."""
+    def __init__(
+        self,
+        *,
+        zone: _builtins.str = ...,
+        recall: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["recall", b"recall", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoHoldsRequest: _TypeAlias = WhoHoldsRequest  # noqa: Y015
+
+@_typing.final
+class WhoHoldsResponse(_message.Message):
+    """One part of the answer. A stream without a summary is not whole."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECALLS_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    GAP_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def recalls(self) -> _record_pb2.Bundle:
+        """The record ZONE/recalls with its proof; the caller verifies it against the root key."""
+
+    @_builtins.property
+    def row(self) -> Global___HolderRow:
+        """A holder."""
+
+    @_builtins.property
+    def gap(self) -> Global___TraceGap:
+        """Something that could not be had."""
+
+    @_builtins.property
+    def summary(self) -> Global___HolderSummary:
+        """The end."""
+
+    def __init__(
+        self,
+        *,
+        recalls: _record_pb2.Bundle | None = ...,
+        row: Global___HolderRow | None = ...,
+        gap: Global___TraceGap | None = ...,
+        summary: Global___HolderSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "part", b"part", "recalls", b"recalls", "row", b"row", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gap", b"gap", "part", b"part", "recalls", b"recalls", "row", b"row", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["recalls", "row", "gap", "summary"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___WhoHoldsResponse: _TypeAlias = WhoHoldsResponse  # noqa: Y015
+
+@_typing.final
+class HolderRow(_message.Message):
+    """Recalled doses at one holder and place, as the verified events tell."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: _builtins.int
+    TOWARDS_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    PACKAGES_FIELD_NUMBER: _builtins.int
+    DOSES_FIELD_NUMBER: _builtins.int
+    GIVEN_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_MS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    holder: _builtins.str
+    """Prefix of who has them, empty where nobody has said; of what is on its way and taken over by no carrier, its shipper."""
+    towards: _builtins.str
+    """Prefix of who is to receive them, while they are on their way."""
+    place: _builtins.str
+    """Where they are: identifier or URI, empty for not told."""
+    since_ms: _builtins.int
+    """Of the earliest of them, milliseconds since the Unix epoch, UTC; 0 for unknown."""
+    packages: _builtins.int
+    """Outermost packages that they are in."""
+    doses: _builtins.int
+    """Codes that are still there."""
+    given: _builtins.int
+    """Codes that were dispensed, destroyed or ended there."""
+    acknowledged_ms: _builtins.int
+    """When the holder has said that it knows of this recall, milliseconds since the Unix epoch, UTC; absent for not yet."""
+    @_builtins.property
+    def evidence(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Identifiers of some events by which they are there."""
+
+    def __init__(
+        self,
+        *,
+        holder: _builtins.str = ...,
+        towards: _builtins.str = ...,
+        place: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        packages: _builtins.int = ...,
+        doses: _builtins.int = ...,
+        given: _builtins.int = ...,
+        acknowledged_ms: _builtins.int | None = ...,
+        evidence: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_acknowledged_ms", b"_acknowledged_ms", "acknowledged_ms", b"acknowledged_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_acknowledged_ms", b"_acknowledged_ms", "acknowledged_ms", b"acknowledged_ms", "doses", b"doses", "evidence", b"evidence", "given", b"given", "holder", b"holder", "packages", b"packages", "place", b"place", "since_ms", b"since_ms", "towards", b"towards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__acknowledged_ms: _TypeAlias = _typing.Literal["acknowledged_ms"]  # noqa: Y015
+    _WhichOneofArgType__acknowledged_ms: _TypeAlias = _typing.Literal["_acknowledged_ms", b"_acknowledged_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__acknowledged_ms) -> _WhichOneofReturnType__acknowledged_ms | None: ...
+
+Global___HolderRow: _TypeAlias = HolderRow  # noqa: Y015
+
+@_typing.final
+class HolderSummary(_message.Message):
+    """What the rows come to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ZONE_FIELD_NUMBER: _builtins.int
+    RECALL_FIELD_NUMBER: _builtins.int
+    NOW_MS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    GAPS_FIELD_NUMBER: _builtins.int
+    DOSES_FIELD_NUMBER: _builtins.int
+    ASKED_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    zone: _builtins.str
+    """The recall, as asked."""
+    recall: _builtins.str
+    """The recall's name."""
+    now_ms: _builtins.int
+    """Time of asking, milliseconds since the Unix epoch, UTC."""
+    rows: _builtins.int
+    """How many rows came before."""
+    gaps: _builtins.int
+    """Gaps that came before."""
+    doses: _builtins.int
+    """Codes in all, given ones included."""
+    asked: _builtins.int
+    """Subjects that registries were asked about."""
+    events: _builtins.int
+    """Events that were verified."""
+    def __init__(
+        self,
+        *,
+        zone: _builtins.str = ...,
+        recall: _builtins.str = ...,
+        now_ms: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        gaps: _builtins.int = ...,
+        doses: _builtins.int = ...,
+        asked: _builtins.int = ...,
+        events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asked", b"asked", "doses", b"doses", "events", b"events", "gaps", b"gaps", "now_ms", b"now_ms", "recall", b"recall", "rows", b"rows", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HolderSummary: _TypeAlias = HolderSummary  # noqa: Y015

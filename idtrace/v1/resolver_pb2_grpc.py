@@ -60,6 +60,11 @@ class ResolverServiceStub:
                 request_serializer=idtrace_dot_v1_dot_resolver__pb2.JudgeRequest.SerializeToString,
                 response_deserializer=idtrace_dot_v1_dot_resolver__pb2.JudgeResponse.FromString,
                 _registered_method=True)
+        self.WhoHolds = channel.unary_stream(
+                '/idtrace.v1.ResolverService/WhoHolds',
+                request_serializer=idtrace_dot_v1_dot_resolver__pb2.WhoHoldsRequest.SerializeToString,
+                response_deserializer=idtrace_dot_v1_dot_resolver__pb2.WhoHoldsResponse.FromString,
+                _registered_method=True)
 
 
 class ResolverServiceServicer:
@@ -102,6 +107,14 @@ class ResolverServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def WhoHolds(self, request, context):
+        """Tells who has what a recall reaches, by holder and place: found by way of the packages, not dose by dose. The record
+        that recalls comes first, then rows, then what could not be had, and the summary last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ResolverServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -129,6 +142,11 @@ def add_ResolverServiceServicer_to_server(servicer, server):
                     servicer.Judge,
                     request_deserializer=idtrace_dot_v1_dot_resolver__pb2.JudgeRequest.FromString,
                     response_serializer=idtrace_dot_v1_dot_resolver__pb2.JudgeResponse.SerializeToString,
+            ),
+            'WhoHolds': grpc.unary_stream_rpc_method_handler(
+                    servicer.WhoHolds,
+                    request_deserializer=idtrace_dot_v1_dot_resolver__pb2.WhoHoldsRequest.FromString,
+                    response_serializer=idtrace_dot_v1_dot_resolver__pb2.WhoHoldsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -267,6 +285,33 @@ class ResolverService:
             '/idtrace.v1.ResolverService/Judge',
             idtrace_dot_v1_dot_resolver__pb2.JudgeRequest.SerializeToString,
             idtrace_dot_v1_dot_resolver__pb2.JudgeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/idtrace.v1.ResolverService/WhoHolds',
+            idtrace_dot_v1_dot_resolver__pb2.WhoHoldsRequest.SerializeToString,
+            idtrace_dot_v1_dot_resolver__pb2.WhoHoldsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class ResolverServiceStub:
     """
     Judge: _grpc.UnaryUnaryMultiCallable[_resolver_pb2.JudgeRequest, _resolver_pb2.JudgeResponse]
     """Says whether a thing may be used, with every reason and its evidence."""
+    WhoHolds: _grpc.UnaryStreamMultiCallable[_resolver_pb2.WhoHoldsRequest, _resolver_pb2.WhoHoldsResponse]
+    """Tells who has what a recall reaches, by holder and place: found by way of the packages, not dose by dose. The record
+    that recalls comes first, then rows, then what could not be had, and the summary last.
+    """
 
 @_typing.type_check_only
 class ResolverServiceAsyncStub(ResolverServiceStub):
@@ -63,6 +67,10 @@ class ResolverServiceAsyncStub(ResolverServiceStub):
     """
     Judge: _aio.UnaryUnaryMultiCallable[_resolver_pb2.JudgeRequest, _resolver_pb2.JudgeResponse]  # type: ignore[assignment]
     """Says whether a thing may be used, with every reason and its evidence."""
+    WhoHolds: _aio.UnaryStreamMultiCallable[_resolver_pb2.WhoHoldsRequest, _resolver_pb2.WhoHoldsResponse]  # type: ignore[assignment]
+    """Tells who has what a recall reaches, by holder and place: found by way of the packages, not dose by dose. The record
+    that recalls comes first, then rows, then what could not be had, and the summary last.
+    """
 
 class ResolverServiceServicer(metaclass=_abc_1.ABCMeta):
     """Resolution for scanners and applications."""
@@ -108,5 +116,15 @@ class ResolverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_resolver_pb2.JudgeResponse, _abc.Awaitable[_resolver_pb2.JudgeResponse]]:
         """Says whether a thing may be used, with every reason and its evidence."""
+
+    @_abc_1.abstractmethod
+    def WhoHolds(
+        self,
+        request: _resolver_pb2.WhoHoldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_resolver_pb2.WhoHoldsResponse], _abc.AsyncIterator[_resolver_pb2.WhoHoldsResponse]]:
+        """Tells who has what a recall reaches, by holder and place: found by way of the packages, not dose by dose. The record
+        that recalls comes first, then rows, then what could not be had, and the summary last.
+        """
 
 def add_ResolverServiceServicer_to_server(servicer: ResolverServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

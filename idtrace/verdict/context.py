@@ -9,7 +9,8 @@ from typing import Final
 
 from idtrace.bundle import Verdict
 from idtrace.coldchain.report import ThermalReport
-from idtrace.epcis.model import Action, Event, EventType, Json
+from idtrace.epcis.lots import master_text
+from idtrace.epcis.model import Action, Event, EventType
 from idtrace.epcis.uris import key
 from idtrace.errors import InputError
 from idtrace.product import parse_expiry
@@ -86,21 +87,17 @@ class Context:
     def thing(self) -> Thing:
         """What a recall may reach."""
         product = self.facts.product
+        classes = self.facts.classes or ((product.identifier,) if product is not None else ("",))
         return Thing(
             self.facts.subject,
-            product.identifier if product is not None else "",
+            classes[0],
             self.lot,
             self.history.sources,
             tuple(stays(self.history)),
+            classes[1:],
+            self.facts.origins,
+            product.maker if product is not None else "",
         )
-
-
-def master_text(fields: Mapping[str, Json], name: str) -> str:
-    """Text of a master data field, whatever prefix or URI stands before its name; "" where there is none."""
-    for full, value in sorted(fields.items()):
-        if full.replace("#", "/").replace(":", "/").rpartition("/")[2] == name and isinstance(value, str | int):
-            return str(value)
-    return ""
 
 
 def day(text: str) -> str:

@@ -1,8 +1,8 @@
 """From proofs to facts: one pure function for the resolver that judges and for whoever checks it years later.
 
-What is needed follows from what is there: the subject's record names a class, its events name parties, its packages and
-sources lie in zones that may recall. Whatever of that has no bundle is unknown, and said to be; nothing is taken from
-anywhere else, so the same bundles, gaps and time give the same facts.
+What is needed follows from what is there: the subject's record names a class and that one its own, its events name
+parties, and classes, packages and sources lie in zones that may recall. Whatever of that has no bundle is unknown, and
+said to be; nothing is taken from anywhere else, so the same bundles, gaps and time give the same facts.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ from typing import Final, assert_never
 from idtrace import canonical
 from idtrace.bundle import Bundle, Denied, Revoked, Verdict
 from idtrace.canonical import Json
+from idtrace.epcis.lots import made_by, master_text
 from idtrace.epcis.statement import is_event
-from idtrace.epcis.uris import party_of
+from idtrace.epcis.uris import key, party_of
 from idtrace.errors import IdtraceError, InputError, Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.party import Party, format_party, license_identifier, read_license
 from idtrace.product import EXPIRY_TYPE, LOT_TYPE, PRODUCT_TYPE, Product, parse_expiry
 from idtrace.provenance.assemble import history
-from idtrace.provenance.history import Gap, GapKind, Observed
+from idtrace.provenance.history import Gap, GapKind, History, Observed
 from idtrace.provenance.reading import read_event
-from idtrace.recall import RECALL_TYPE, RECALLS_SUFFIX, Recall, format_recall, parse_recall
+from idtrace.recall import RECALL_TYPE, RECALLS_SUFFIX, Recall, Thing, format_recall, parse_recall
 from idtrace.record import Record, RecordBody, RecordKind
 from idtrace.statements import Denial
+from idtrace.template import CLASS_DEPTH_MAX
 from idtrace.verdict.facts import Answered, Facts
 
 NOT_THERE: Final = "it was not asked for, or did not answer"
@@ -73,6 +75,18 @@ def facts_of(
         now_ms: time of judging.
         unproven: what to say of the subject where no bundle is about it: UNREACHABLE or BOGUS, with the reason.
     """
+    return facts_and_history(subject, bundles, gaps, now_ms=now_ms, unproven=unproven)[0]
+
+
+def facts_and_history(
+    subject: str,
+    bundles: Iterable[Bundle],
+    gaps: Iterable[Gap],
+    *,
+    now_ms: int,
+    unproven: Answered | None = None,
+) -> tuple[Facts, History]:
+    """As :func:`facts_of`, with the history that was made on the way, which is the dearest part of a verdict."""
     by_identifier: dict[str, Bundle] = {}
     for bundle in bundles:
         by_identifier.setdefault(str(bundle.identifier), bundle)
@@ -82,14 +96,20 @@ def facts_of(
     answer = unknown if own is None else answered(own)
     lot = expiry = ""
     product: Product | None = None
+    classes: tuple[str, ...] = ()
     if own is not None and isinstance(own.outcome, Record):
-        lot, expiry = _lot_and_expiry(own.outcome, papers)
-        product = _product(RecordBody.parse(own.outcome.signed.payload), papers)
+        classes, told = _classes(own.outcome, papers)
+        lot, expiry = _lot(own.outcome, *told.values()), _expiry(papers, own.outcome, *told.values())
+        product = _product(classes, told, papers)
     observed = _observed(by_identifier, papers)
     parties = _parties(observed, papers)
     made = history(subject, observed, now_ms=now_ms, parties=parties)
-    recalls, unknown_zones = _recalls((subject, *made.containers, *made.sources), papers)
-    return Facts(
+    origins = _origins(made.sources, observed, papers)
+    concerned = [subject, *made.containers, *made.sources, *classes]
+    concerned += [name for origin in origins for name in (origin.product, *origin.families)]
+    concerned += [] if product is None else [of_maker(product.maker)]
+    recalls, unknown_zones = _recalls(concerned, papers)
+    facts = Facts(
         subject=subject,
         now_ms=now_ms,
         answer=answer,
@@ -101,7 +121,10 @@ def facts_of(
         recalls=recalls,
         recalls_unknown=unknown_zones,
         gaps=tuple(sorted(papers.gaps, key=_gap_order)),
+        classes=classes,
+        origins=origins,
     )
+    return facts, made
 
 
 def answered(bundle: Bundle) -> Answered:
@@ -125,34 +148,113 @@ def _values(record: Record, of_type: str) -> list[bytes]:
     return [value.data for value in record.values if types.get(value.index) == of_type]
 
 
-def _lot_and_expiry(record: Record, papers: _Papers) -> tuple[str, str]:
-    """What the record says; "" where it says nothing, or something that is neither."""
-    lots = {data.decode("utf-8", "replace") for data in _values(record, LOT_TYPE)}
-    expiries = set()
-    for data in _values(record, EXPIRY_TYPE):
-        try:
-            expiries.add(parse_expiry(data.decode("utf-8", "replace")))
-        except InputError as error:
-            papers.missing(f"{_identifier(record)}#expiry", error.detail, GapKind.MISFIT)
-    return (min(lots, default=""), min(expiries, default=""))
+def _classes(record: Record, papers: _Papers) -> tuple[tuple[str, ...], dict[str, Record]]:
+    """The class that a record names, that class's own, and so on; and the records of those that have one."""
+    names: list[str] = []
+    told: dict[str, Record] = {}
+    body = RecordBody.parse(record.signed.payload)
+    while body.class_id is not None and str(body.class_id) not in names and len(names) < CLASS_DEPTH_MAX:
+        name = str(body.class_id)
+        names.append(name)
+        found = papers.record(name)
+        if found is None:
+            break
+        told[name], body = found
+    return tuple(names), told
+
+
+def _lot(*records: Record) -> str:
+    """What the first of these records says that says any; a class tells what its items do not state themselves."""
+    for record in records:
+        lots = {data.decode("utf-8", "replace") for data in _values(record, LOT_TYPE)}
+        if lots:
+            return min(lots)
+    return ""
+
+
+def _expiry(papers: _Papers, *records: Record) -> str:
+    """As :func:`_lot`; what is no date is a gap, and no other record is asked in its place."""
+    for record in records:
+        stated = _values(record, EXPIRY_TYPE)
+        expiries = set()
+        for data in stated:
+            try:
+                expiries.add(parse_expiry(data.decode("utf-8", "replace")))
+            except InputError as error:
+                papers.missing(f"{_identifier(record)}#expiry", error.detail, GapKind.MISFIT)
+        if stated:
+            return min(expiries, default="")
+    return ""
 
 
 def _identifier(record: Record) -> str:
     return str(RecordBody.parse(record.signed.payload).identifier)
 
 
-def _product(body: RecordBody, papers: _Papers) -> Product | None:
-    if body.class_id is None:
-        return None
-    found = papers.record(str(body.class_id))
-    if found is None:
-        return None
+def _product(classes: tuple[str, ...], told: Mapping[str, Record], papers: _Papers) -> Product | None:
+    """What the nearest class says that says any. Where one on the way is not known, there is none: it might differ."""
+    for name in classes:
+        if name not in told:
+            return None
+        stated = _values(told[name], PRODUCT_TYPE)
+        if stated:
+            try:
+                (data,) = stated
+                return Product.parse(data, identifier=name)
+            except (ValueError, InputError) as error:
+                papers.missing(name, f"its class tells no product: {error}", GapKind.MISFIT)
+                return None
+    if classes:
+        papers.missing(classes[0], "its class tells no product, and none that it inherits from", GapKind.MISFIT)
+    return None
+
+
+def of_maker(maker: str) -> str:
+    """What stands for a maker among the subjects of :func:`zones_with_a_say`."""
+    return f"{maker}/{RECALLS_SUFFIX}"
+
+
+def maker_of(record: Record) -> str:
+    """The maker that a class record's product names, "" where it tells none that can be read."""
+    for data in _values(record, PRODUCT_TYPE):
+        try:
+            return Product.parse(data, identifier=_identifier(record)).maker
+        except InputError:
+            continue
+    return ""
+
+
+def _origins(sources: Iterable[str], observed: Iterable[Observed], papers: _Papers) -> tuple[Thing, ...]:
+    """What is known of the sources that have a record of their own which names a class."""
+    lots = _lots_made(observed)
+    found: list[Thing] = []
+    for source in sources:
+        record = papers.record(source) if _is_identifier(source) else None
+        if record is None:
+            continue
+        classes, told = _classes(record[0], papers)
+        if classes:
+            lot = _lot(record[0], *told.values()) or lots.get(source, "")
+            found.append(Thing(source, classes[0], lot, families=classes[1:]))
+    return tuple(found)
+
+
+def _lots_made(observed: Iterable[Observed]) -> dict[str, str]:
+    """The lot of each thing as the first event that made it says."""
+    lots: dict[str, str] = {}
+    for event in sorted((one.event for one in observed), key=lambda event: event.time_ms):
+        lot = master_text(event.ilmd, "lotNumber")
+        for uri in made_by(event) if lot else ():
+            lots.setdefault(key(uri), lot)
+    return lots
+
+
+def _is_identifier(subject: str) -> bool:
     try:
-        (data,) = _values(found[0], PRODUCT_TYPE)
-        return Product.parse(data, identifier=str(body.class_id))
-    except (ValueError, InputError) as error:
-        papers.missing(str(body.class_id), f"its class tells no product: {error}", GapKind.MISFIT)
-        return None
+        Identifier.parse(subject)
+    except InputError:
+        return False
+    return True
 
 
 def _observed(bundles: Mapping[str, Bundle], papers: _Papers) -> tuple[Observed, ...]:
@@ -247,6 +349,8 @@ def facts_hash(facts: Facts) -> str:
             "recalls": recalls,
             "recalls_unknown": sorted(set(facts.recalls_unknown)),
             "gaps": gaps,
+            "classes": list(facts.classes),
+            "origins": [[one.identifier, one.product, *one.families, one.lot] for one in facts.origins],
         }
     )
     return hashlib.sha256(b"idtrace/verdict-facts/v1\0" + body).hexdigest()

@@ -10,7 +10,7 @@ from idtrace.bundle import Verdict
 from idtrace.party import Party
 from idtrace.product import Product
 from idtrace.provenance.history import Gap, Observed
-from idtrace.recall import Recall
+from idtrace.recall import Recall, Thing
 from idtrace.record import Status
 
 # "88.118.8/SN-1" and the URI of a device are keys alike; longer ones are no key of ours.
@@ -50,6 +50,9 @@ class Facts:
         recalls: of every zone that has a say (see ``idtrace/recall.py``), those that have ended too.
         recalls_unknown: zones whose recalls could not be had.
         gaps: what else could not be had.
+        classes: the class that its record names, that class's own, and so on, whether their records could be had or
+            not; () for none, or where only ``product`` says it.
+        origins: of what it was made of, what has a record that names a class, each with classes and lot.
     """
 
     subject: str
@@ -63,3 +66,5 @@ class Facts:
     recalls: tuple[Recall, ...] = ()
     recalls_unknown: tuple[str, ...] = ()
     gaps: tuple[Gap, ...] = ()
+    classes: tuple[str, ...] = ()
+    origins: tuple[Thing, ...] = ()

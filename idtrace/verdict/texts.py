@@ -144,7 +144,10 @@ TEXTS: Final[dict[Code, tuple[str, str]]] = {
         "Sensor {device} shows one and the same value for {minutes} min.",
         "温度探头 {device} 读数 {minutes} 分钟不变。",
     ),
-    Code.SENSOR_JUMP: ("Sensor {device} jumps from {minimum} to {maximum} °C.", "温度探头 {device} 读数跳变。"),
+    Code.SENSOR_JUMP: (
+        "Sensor {device} jumps between {minimum} and {maximum} °C.",
+        "温度探头 {device} 读数在 {minimum} 与 {maximum} °C 之间跳变。",
+    ),
     Code.SENSOR_CLOCK: ("The clock of sensor {device} is wrong.", "温度探头 {device} 时钟不准。"),
     Code.SENSOR_CALIBRATION: ("The calibration of sensor {device} had ended.", "温度探头 {device} 校准已过期。"),
     Code.SENSOR_DISAGREE: (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -16,10 +17,11 @@ from idtrace.epcis.statement import event_body
 from idtrace.epcis.write import event_bytes
 from idtrace.errors import BusyError, IdtraceError, Reason, RefusedError
 from idtrace.identifier import Identifier, Prefix
+from idtrace.product import PRODUCT_TYPE
 from idtrace.provenance.gather import GatherLimits, Pointer, Question, pointers_of
 from idtrace.provenance.history import GapKind, Observed
 from idtrace.provenance.reading import read_event
-from idtrace.record import Record
+from idtrace.record import Permission, Record, build_values
 from idtrace.signature import Signed
 from idtrace.v1 import pointer_pb2, pointer_pb2_grpc
 from resolver.driver import Resolver
@@ -27,8 +29,10 @@ from resolver.pointing import GrpcPointers
 from resolver.resolution import Resolution
 from resolver.trace_service import licences
 from resolver.tracing import Traced, TraceLimits, Tracer
-from tests.nodes import free_port
+from tests.core_fixtures import salts
+from tests.nodes import free_port, make_record
 from tests.unit.provenance.story import BOX, CENTRE, DOSE, MAKER, about, at, chain, made, measured
+from tests.unit.verdict.facts_builder import product
 
 GATE = "https://example.com/gate"
 
@@ -200,6 +204,33 @@ async def test_more_pointers_or_parties_than_the_limit_are_said_to_be() -> None:
     world.tell(chain())
     assert gaps(await traced(world, parties=3)) == [(GapKind.BOUND, DOSE)]
     assert gaps(await traced(world, parties=4)) == []
+
+
+@pytest.mark.parametrize("paper", ["88.118.8/recalls", "88.118/party/88.118.8", "88.118.8/class/v1"])
+async def test_a_paper_that_cannot_be_asked_for_is_a_gap_and_never_silence(paper: str) -> None:
+    world = World()
+    world.tell([made(0, DOSE)])
+    world.records[DOSE] = make_record(DOSE, class_id=Identifier.parse("88.118.8/class/v1"))
+    world.broken[paper] = BusyError(Reason.OVERLOADED, "too many walks")
+    assert gaps(await traced(world)) == [(GapKind.UNREACHABLE, paper)]
+
+
+async def test_classes_are_followed_to_the_zone_of_each_and_to_the_maker() -> None:
+    world = World()
+    world.tell([made(0, DOSE)])
+    line = ["88.118.8/class/v1", "86.5/class/all", "86.6/class/x", "86.7/class/x", "86.8/class/too-deep"]
+    world.records[DOSE] = make_record(DOSE, class_id=Identifier.parse(line[0]))
+    for name, above in pairwise(line):
+        world.records[name] = make_record(name, class_id=Identifier.parse(above))
+    told = product(maker="87.1").payload()
+    entries = [(PRODUCT_TYPE, told, Permission.PUBLIC)]
+    digests, shown = build_values(entries, salts())
+    of_family = make_record(line[1], kept=digests, class_id=Identifier.parse(line[2]))
+    world.records[line[1]] = Record(of_family.signed, shown)
+    papers = [str(one.identifier) for one in (await traced(world)).papers]
+    assert papers[:4] == line[:4]
+    assert line[4] not in papers, "classes inherit four deep"
+    assert {"86/recalls", "86.5/recalls", "87.1/recalls", "87/recalls"} <= set(papers)
 
 
 async def test_no_more_traces_at_once_than_the_limit_and_a_place_is_given_back() -> None:

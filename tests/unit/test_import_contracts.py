@@ -32,7 +32,7 @@ CORE_IMPORTS = {
     "hashlib",
 }
 CORE_IMPORTS |= {"itertools", "json", "operator", "re", "string", "struct", "typing", "unicodedata", "urllib"}
-CORE_IMPORTS |= {"bisect", "decimal", "fractions", "math", "tomllib", "types", "xml"}
+CORE_IMPORTS |= {"bisect", "csv", "decimal", "fractions", "math", "tomllib", "types", "xml"}
 CORE_IMPORTS |= {"biip", "cryptography", "defusedxml", "idtrace", "rfc8785"}
 
 # For each contract: the file that breaks it, the line it gains, importer and imported as the report names them.

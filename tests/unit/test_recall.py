@@ -72,6 +72,65 @@ def test_what_was_made_from_a_recalled_thing_is_recalled() -> None:
     assert covers(recall(Scope(ScopeKind.ITEMS, items=("88.118.8/SN-70",))), THING) is NO
 
 
+GS1 = replace(THING, identifier="gs1.01.09506000134352/21.S1", sources=(), inside=())
+
+
+@pytest.mark.parametrize("identifier", [GS1.identifier, "drug.8123456/0000000000001"])
+@pytest.mark.parametrize("zone", ["88.118.8", "88.118", ""])
+def test_the_zone_of_its_class_recalls_an_item_wherever_its_identifier_lies(identifier: str, zone: str) -> None:
+    thing = replace(GS1, identifier=identifier)
+    for scope in (*SCOPES[:2], Scope(ScopeKind.ITEMS, items=(identifier,)), range_of(identifier)):
+        assert covers(recall(scope, zone), thing) is YES, scope
+    assert covers(recall(SCOPES[1], zone), replace(thing, lot="L2")) is NO
+    assert covers(recall(SCOPES[1], zone), replace(thing, lot="")) is UNKNOWN
+
+
+def range_of(identifier: str) -> Scope:
+    return Scope(ScopeKind.RANGE, first=identifier, last=identifier)
+
+
+@pytest.mark.parametrize("zone", ["88.118.9", "88.118.80", "88.118.8.1", "gs1.01.09506000134353", "drug"])
+def test_nobody_recalls_a_lot_or_an_item_of_somebody_else(zone: str) -> None:
+    for scope in (*SCOPES[:2], Scope(ScopeKind.ITEMS, items=(GS1.identifier,)), range_of(GS1.identifier)):
+        assert covers(recall(scope, zone), GS1) is NO, scope
+        assert covers(recall(scope, zone), replace(GS1, product="")) is NO, scope
+
+
+def test_who_owns_the_number_and_not_the_class_has_a_say_too() -> None:
+    for zone in ("gs1.01.09506000134352", "gs1"):
+        assert covers(recall(SCOPES[1], zone), GS1) is YES
+        assert covers(recall(SCOPES[1], zone), replace(GS1, product="")) is UNKNOWN
+
+
+def test_the_maker_that_its_class_names_recalls_it_by_the_class_of_the_number() -> None:
+    thing = replace(GS1, product="gs1.01.09506000134352/class/v1", maker="88.118.8")
+    lot = Scope(ScopeKind.LOT, thing.product, "L1")
+    for zone, expected in (("88.118.8", YES), ("88.118", YES), ("88.118.9", NO), ("88.118.80", NO)):
+        assert covers(recall(lot, zone), thing) is expected
+    assert covers(recall(lot), replace(thing, maker="")) is NO
+    assert covers(recall(lot), replace(thing, lot="L2")) is NO
+
+
+def test_a_recall_of_a_family_reaches_the_items_of_every_class_in_it() -> None:
+    thing = replace(GS1, product="88.9/class/blend", families=(CLASS, "88/class/all"))
+    assert covers(recall(SCOPES[0]), thing) is YES
+    assert covers(recall(Scope(ScopeKind.PRODUCT, "88/class/all"), "88"), thing) is YES
+    assert covers(recall(Scope(ScopeKind.PRODUCT, "88/class/none"), "88"), thing) is NO
+    assert covers(recall(Scope(ScopeKind.PRODUCT, "88.9/class/blend"), "88.10"), thing) is NO
+
+
+def test_a_recalled_lot_of_what_it_was_made_of_reaches_it() -> None:
+    bulk = Thing("gs1.01.1/10.B7", CLASS, "B7")
+    dose = Thing("86.1/SN-1", "86.1/class/filled", "F1", (bulk.identifier, "86.1/WATER"), origins=(bulk,))
+    assert covers(recall(Scope(ScopeKind.LOT, CLASS, "B7")), dose) is YES
+    assert covers(recall(Scope(ScopeKind.LOT, CLASS, "B8")), dose) is NO
+    assert covers(recall(Scope(ScopeKind.LOT, CLASS, "B7"), "88.9"), dose) is NO
+    assert covers(recall(Scope(ScopeKind.LOT, CLASS, "B7")), replace(dose, origins=(replace(bulk, lot=""),))) is UNKNOWN
+    # By its number, too, since it is of a class of the recalling zone.
+    assert covers(recall(Scope(ScopeKind.ITEMS, items=(bulk.identifier,))), dose) is YES
+    assert covers(recall(Scope(ScopeKind.ITEMS, items=("86.1/WATER",))), dose) is NO
+
+
 @pytest.mark.parametrize(
     ("since", "until", "end", "expected"),
     [

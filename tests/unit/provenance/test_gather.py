@@ -206,11 +206,26 @@ def test_no_bound_is_reached_at_exactly_the_limit() -> None:
     assert gather(chain(), limits=exact)[0].gaps == ()
 
 
-def test_of_what_was_fitted_before_only_the_latest_are_fetched() -> None:
+def test_of_what_was_packed_or_fitted_before_only_the_latest_of_each_are_fetched() -> None:
     old = [fitted(CARRIER, -1000 + number, TRUCK, f"{CARRIER}/L-{number}") for number in range(5)]
-    world = [made(0, DOSE), packed(CARRIER, 10, TRUCK, DOSE), *old]
-    got, _ = gather(world, limits=GatherLimits(earlier=2))
-    assert [one in got.observed for one in old] == [False, False, False, True, True]
+    boxes = [packed(CARRIER, -500 + number, TRUCK, f"{CARRIER}/B-{number}") for number in range(5)]
+    world = [made(0, DOSE), packed(CARRIER, 10, TRUCK, DOSE), *old, *boxes]
+    got, _ = gather(world, limits=GatherLimits(earlier=2, fitted=3))
+    assert [one in got.observed for one in old] == [False, False, True, True, True]
+    assert [one in got.observed for one in boxes] == [False, False, False, True, True]
+
+
+def test_a_device_that_was_fitted_months_ago_measures_for_what_is_loaded_today() -> None:
+    """A truck is loaded every other hour since: among all that the fitting is not one of the latest."""
+    hour = 60
+    since = [packed(CARRIER, -2 * hour * n, TRUCK, f"{CARRIER}/B-{n}", step="loading") for n in range(1, 1_500)]
+    logger = fitted(CARRIER, -3_100 * hour, TRUCK, LOGGER)
+    today = [made(0, DOSE), packed(CARRIER, 10, TRUCK, DOSE, step="loading"), measured(CARRIER, 20, LOGGER, (15, "5"))]
+    got, fetched = gather([logger, *since, *today])
+    assert {logger.identifier, today[-1].identifier} <= set(fetched)
+    assert got.gaps == ()
+    (reading,) = history(DOSE, got.observed, now_ms=NOW, parties={}).readings
+    assert reading.celsius == 5
 
 
 @given(st.sets(st.sampled_from([one.identifier for one in chain()]), max_size=4))

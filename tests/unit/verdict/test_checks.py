@@ -9,12 +9,13 @@ import pytest
 
 from idtrace.bundle import Verdict
 from idtrace.coldchain.report import ThermalFinding, ThermalKind, ThermalReport
+from idtrace.epcis import lots
 from idtrace.epcis.model import Action, EventType
 from idtrace.party import PartyRole
 from idtrace.provenance.history import Gap, GapKind
 from idtrace.recall import Recall, Scope, ScopeKind
 from idtrace.record import Status
-from idtrace.verdict.context import day, doses_of, ends_ms, master_text
+from idtrace.verdict.context import day, doses_of, ends_ms
 from idtrace.verdict.facts import Answered
 from idtrace.verdict.findings import Code, Use
 from idtrace.verdict.judge import history_of, judge
@@ -361,8 +362,8 @@ def test_dates_are_read_in_every_spelling(text: str, expected: str) -> None:
 
 
 def test_master_data_is_found_under_any_prefix_and_only_as_text() -> None:
-    assert master_text({"x:lotNumber": "A", "lotNumber2": "B"}, "lotNumber") == "A"
-    assert master_text({"lotNumber": ["A"]}, "lotNumber") == ""
+    assert lots.master_text({"x:lotNumber": "A", "lotNumber2": "B"}, "lotNumber") == "A"
+    assert lots.master_text({"lotNumber": ["A"]}, "lotNumber") == ""
 
 
 def test_a_stay_that_is_told_twice_or_runs_in_circles_is_one_stay() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -18,9 +18,9 @@ from idtrace.identifier import Identifier, Prefix
 from idtrace.party import PARTY_TYPE, Location, LocationKind, Party, PartyRole, format_party
 from idtrace.product import PRODUCT_TYPE
 from idtrace.provenance.history import Gap, GapKind
-from idtrace.recall import RECALL_TYPE, Recall, Scope, ScopeKind, format_recall
+from idtrace.recall import RECALL_TYPE, Recall, Scope, ScopeKind, Thing, format_recall
 from idtrace.record import Permission, Record, RecordKind, Status, build_values
-from idtrace.verdict.evidence import answered, facts_hash, facts_of, zones_with_a_say
+from idtrace.verdict.evidence import answered, facts_hash, facts_of, maker_of, zones_with_a_say
 from idtrace.verdict.facts import Answered
 from idtrace.verdict.findings import Code, Use
 from idtrace.verdict.judge import judge
@@ -184,6 +184,127 @@ def test_papers_that_cannot_be_read_hold_and_accuse_nobody(changed: dict[str, Bu
     found = facts(papers(**changed))
     assert code in findings(found)
     assert judge(found, Policy()).use is Use.HOLD
+
+
+FAMILY = Identifier.parse("86.5/class/all")
+
+
+def in_a_family(**changes: Bundle | None) -> list[Bundle]:
+    """The dose's class tells nothing itself, and what it inherits from lies in another zone."""
+    return papers(
+        **{
+            "own": paper(str(DOSE), class_id=CLASS),
+            "class_": paper(str(CLASS), kind=RecordKind.CLASS, class_id=FAMILY),
+            "family": paper(
+                str(FAMILY), (PRODUCT_TYPE, product(identifier=str(FAMILY)).payload()), ("lot", b"L7"),
+                ("expiry", b"20300531"), kind=RecordKind.CLASS,
+            ),
+            "recalls_86": nothing("86/recalls"),
+            "recalls_865": nothing("86.5/recalls"),
+        } | changes
+    )  # fmt: skip
+
+
+def test_what_its_classes_say_holds_for_a_dose_that_does_not_say_it_itself() -> None:
+    found = facts(in_a_family())
+    assert (found.product, found.lot, found.expiry) == (product(identifier=str(FAMILY)), "L7", "2030-05-31")
+    assert found.classes == (str(CLASS), str(FAMILY))
+    assert (found.gaps, found.recalls_unknown) == ((), ())
+    own = paper(str(DOSE), ("lot", b"L1"), ("expiry", b"some day"), class_id=CLASS)
+    nearer = facts(in_a_family(own=own))
+    assert (nearer.lot, nearer.expiry) == ("L1", "")
+    assert [gap.kind for gap in nearer.gaps] == [GapKind.MISFIT]
+
+
+def test_the_recalls_of_the_zones_of_its_classes_are_asked_for_and_reach_it() -> None:
+    assert facts(in_a_family(recalls_865=None)).recalls_unknown == ("86.5",)
+    family = replace(RECALL, zone="86.5", scope=Scope(ScopeKind.PRODUCT, str(FAMILY)))
+    recalls = paper("86.5/recalls", (RECALL_TYPE, format_recall(family)))
+    found = facts(in_a_family(recalls_865=recalls))
+    assert Code.RECALLED in findings(found)
+    assert facts_hash(found) != facts_hash(facts(in_a_family()))
+
+
+def test_the_recalls_of_its_makers_zone_are_asked_for() -> None:
+    by_another = paper(str(CLASS), (PRODUCT_TYPE, product(maker="86.9").payload()), kind=RecordKind.CLASS)
+    assert facts(papers(class_=by_another)).recalls_unknown == ("86", "86.9")
+    own = replace(RECALL, zone="86.9")
+    recalls = paper("86.9/recalls", (RECALL_TYPE, format_recall(own)))
+    assert Code.RECALLED in findings(facts(papers(class_=by_another, maker=recalls, above=nothing("86/recalls"))))
+    assert maker_of(cast("Record", by_another.outcome)) == "86.9"
+    for values in ((), ((PRODUCT_TYPE, b"{}"),)):
+        tells_none = paper(str(CLASS), *values, kind=RecordKind.CLASS)
+        assert maker_of(cast("Record", tells_none.outcome)) == ""
+
+
+def test_a_class_on_the_way_that_cannot_be_had_holds() -> None:
+    found = facts(in_a_family(class_=None))
+    assert (found.product, found.classes) == (None, (str(CLASS),))
+    assert Code.PRODUCT_UNKNOWN in findings(found)
+    unknown = facts(in_a_family(family=None))
+    assert [gap.subject for gap in unknown.gaps] == [str(FAMILY)]
+    own_word = paper(str(CLASS), (PRODUCT_TYPE, product().payload()), kind=RecordKind.CLASS, class_id=FAMILY)
+    known = facts(in_a_family(class_=own_word, family=None))
+    assert known.product == product()
+    assert Code.HISTORY_GAP in findings(known)
+
+
+def test_classes_that_name_each_other_end() -> None:
+    circle = paper(str(FAMILY), kind=RecordKind.CLASS, class_id=CLASS)
+    assert facts(in_a_family(family=circle)).classes == (str(CLASS), str(FAMILY))
+
+
+BULK = "86.7/BULK-1"
+FILLED = Event(
+    EventType.TRANSFORMATION, None, NOW_MS - 30_000, 480, inputs=(f"idtrace:{BULK}", "urn:x:water"),
+    outputs=("idtrace:88.118.8/SN-0001",), biz_step="commissioning", ilmd={"cbvmda:lotNumber": "L1"},
+)  # fmt: skip
+DRAWN = Event(
+    EventType.OBJECT, Action.ADD, NOW_MS - 90_000, 480, epcs=(f"idtrace:{BULK}",), biz_step="commissioning",
+    ilmd={"cbvmda:lotNumber": "B7"},
+)  # fmt: skip
+
+
+def with_bulk(**changes: Bundle | None) -> list[Bundle]:
+    return papers(
+        **{
+            "made": reported(FILLED),
+            "drawn": reported(DRAWN),
+            "bulk": paper(BULK, class_id=FAMILY),
+            "family": paper(str(FAMILY), kind=RecordKind.CLASS),
+            "recalls_86": nothing("86/recalls"),
+            "recalls_865": nothing("86.5/recalls"),
+            "recalls_867": nothing("86.7/recalls"),
+        } | changes
+    )  # fmt: skip
+
+
+def test_a_recalled_lot_of_its_bulk_reaches_the_dose() -> None:
+    found = facts(with_bulk())
+    assert found.origins == (Thing(BULK, str(FAMILY), "B7"),)
+    assert (found.gaps, found.recalls_unknown) == ((), ())
+    assert Code.RECALLED not in findings(found)
+    lot = replace(RECALL, zone="86.5", scope=Scope(ScopeKind.LOT, str(FAMILY), "B7"))
+    for scope, expected in ((lot.scope, True), (replace(lot.scope, lot="B8"), False)):
+        recalls = paper("86.5/recalls", (RECALL_TYPE, format_recall(replace(lot, scope=scope))))
+        assert (Code.RECALLED in findings(facts(with_bulk(recalls_865=recalls)))) is expected
+
+
+def test_a_bulk_without_a_record_is_no_gap_and_one_that_cannot_be_had_is() -> None:
+    assert facts(with_bulk(bulk=nothing(BULK))).origins == ()
+    assert facts(with_bulk(bulk=nothing(BULK))).gaps == ()
+    assert facts(with_bulk(bulk=paper(BULK))).origins == ()
+    assert [gap.subject for gap in facts(with_bulk(bulk=None)).gaps] == [BULK]
+
+
+def test_a_foreign_zones_recall_of_its_lot_does_not_touch_it() -> None:
+    """The zone has a say in the bulk, which is in the history, and none in the dose's lot."""
+    foreign = replace(RECALL, zone="86.7", scope=Scope(ScopeKind.LOT, str(CLASS), "L1"))
+    recalls = paper("86.7/recalls", (RECALL_TYPE, format_recall(foreign)))
+    found = facts(with_bulk(recalls_867=recalls))
+    assert [one.zone for one in found.recalls] == ["86.7"]
+    assert Code.RECALLED not in findings(found)
+    assert Code.RECALL_UNKNOWN not in findings(found)
 
 
 def test_what_a_bundle_says_of_its_identifier() -> None:
