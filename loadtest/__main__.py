@@ -1,4 +1,4 @@
-"""``make bench``: how fast this machine registers and resolves, over real processes, interleaved in one run.
+"""``make bench``: how fast this machine registers, resolves and judges, over real processes, interleaved in one run.
 
 The grpcio port only. Client, registry and resolver share the machine's cores, so read the ratios rather than the rates;
 a figure whose range is wide says that the machine was busy.
@@ -10,6 +10,7 @@ import asyncio
 import json
 import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from rich.table import Table
 from idtrace.cli.demo import quiet_command
 from idtrace.cli.demo_tree import DemoTree
 from idtrace.serving.keyfile import load_signer
+from loadtest import scan
 from loadtest.work import BATCH, Bench, Sample
 
 UNITS = {
@@ -66,7 +68,7 @@ def main(
     size: Annotated[int, typer.Option(help="Single calls a round.", min=256, max=100_000)] = 1_024,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write the figures to this file.")] = None,
 ) -> None:
-    """Measure registration and resolution on a tree of real processes."""
+    """Measure registration, resolution and verdicts on a tree of real processes."""
     console = Console(stderr=True)
     with tempfile.TemporaryDirectory(prefix="idtrace-bench-") as folder:
         tree = DemoTree(Path(folder) / "tree", quiet_command)
@@ -75,6 +77,9 @@ def main(
             tree.start()
             tree.delegate()
             rates = asyncio.run(_measure(tree, rounds, size, console))
+            now_ms = int(time.time() * 1000)
+            scan.prepare(tree, now_ms)
+            works = asyncio.run(scan.measure(tree, now_ms, rounds, lambda text: console.print(text, style="dim")))
         finally:
             tree.stop()
     rows = [
@@ -92,9 +97,18 @@ def main(
     for row in rows:
         cells = (f"{row[key]:,.0f}" for key in ("median", "low", "high"))
         table.add_row(str(row["work"]), *cells, str(row["unit"]))
-    Console().print(table)
+    scans = [work.row() for work in works]
+    Console().print(table, _scans(scans))
     if json_out is not None:
-        json_out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        json_out.write_text(json.dumps(rows + scans, indent=1) + "\n", encoding="utf-8")
+
+
+def _scans(rows: list[dict[str, object]]) -> Table:
+    title = "a dose 6 packages deep, 40 events, 3,000 readings, 4 nodes: from the scan to the verdict"
+    table = Table("work", "median ms", "p99 ms", "signatures", "calls", "times", title=title)
+    for row in rows:
+        table.add_row(*(f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row.values()))
+    return table
 
 
 if __name__ == "__main__":

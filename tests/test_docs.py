@@ -62,11 +62,14 @@ def all_commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tup
 
 def complaint_about(words: list[str]) -> str:
     """Why ``idtrace`` would not take these words, or nothing."""
-    command, left = get_command(app), words[1:]
+    command: Any = get_command(app)
+    left = words[1:]
     while hasattr(command, "commands") and left and not left[0].startswith("-"):
-        if left[0] not in command.commands:
+        found = command.get_command(command.context_class(command, info_name=words[0]), left[0])
+        if found is None:  # asked for by name: the demo is not loaded before
             return f"no command {left[0]}"
-        command = command.commands[left.pop(0)]
+        command = found
+        left.pop(0)
     context = command.context_class(command, info_name=words[0])
     try:
         values, rest, _ = command.make_parser(context).parse_args(left)

@@ -6,6 +6,7 @@ says whether all of them held.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import signal
 import tempfile
@@ -18,11 +19,11 @@ import typer
 from rich.text import Text
 
 from idtrace.bundle import Bundle
-from idtrace.cli import demo_data, demo_faults
+from idtrace.cli import demo_data, demo_faults, demo_vaccine
 from idtrace.cli.demo_check import Prover, Tally
 from idtrace.cli.demo_engines import DATACENTER, Engines
 from idtrace.cli.demo_story import Story, json_command, quiet_command, register_file, run_command, sweep
-from idtrace.cli.demo_tree import NODES, DemoTree
+from idtrace.cli.demo_tree import NODES, ZONES, DemoTree
 from idtrace.cli.exits import ExitCode
 from idtrace.cli.options import JsonOption, anchor_of, now, output_of
 from idtrace.cli.output import listing
@@ -96,9 +97,12 @@ def _interrupt(_number: int, _frame: Any) -> None:
 def _play(story: Story, *, serve: bool) -> bool:
     started = time.perf_counter()
     _bring_up(story)
+    story.title("A dose's life")
+    others = demo_vaccine.play(story)
+    story.title(f"{story.packages:,} at once, and those who lie")
     texts = _register(story)
     if story.engines.cassandra:
-        demo_faults.kept(story, len(texts))
+        demo_faults.kept(story, len(texts) + others)
     if serve:
         _serve(story)
         return True
@@ -124,7 +128,9 @@ def _bring_up(story: Story) -> None:
     tree.start()
     tree.delegate()
     nodes = ", ".join(f"{plan.name}" for plan in NODES)
-    story.say(f"{len(NODES)} nodes started, 9 zones signed", f"{nodes}; {time.perf_counter() - started:.1f} s")
+    story.say(
+        f"{len(NODES)} nodes started, {len(ZONES) + 1} zones signed", f"{nodes}; {time.perf_counter() - started:.1f} s"
+    )
 
 
 def _register(story: Story) -> list[str]:
@@ -238,6 +244,7 @@ def _offline(story: Story, bundle: Path) -> None:
         f"{body['verdict']}, {passed} of {len(body['checks'])} checks",
         holds=code == ExitCode.OK and passed == len(body["checks"]),
     )
+    demo_vaccine.check_offline(story)
 
 
 def _report(story: Story, cold: Tally, warm: Tally, seconds: float, *, holds: bool) -> None:
@@ -250,6 +257,7 @@ def _report(story: Story, cold: Tally, warm: Tally, seconds: float, *, holds: bo
         "steps": [{"name": s.name, "result": s.result, "holds": s.holds} for s in story.steps],
     }
     story.output.document(body)
+    demo_vaccine.show_summary(story)
     verdict = "everything held" if holds else f"did not hold: {', '.join(broken)}"
     style = "bold green" if holds else "bold red"
     story.output.show("", Text(f"{verdict}; {len(story.steps)} checks in {seconds:.1f} s", style=style))
@@ -272,7 +280,9 @@ def _serve(story: Story) -> None:
         f"idtrace update 88.118.8/MINE-1 --status recalled --key {owner} --node {maker}",
         f"idtrace resolve 88.118.8/MINE-1 {trust} --fresh --save mine.json",
         f"idtrace verify mine.json --root {tree.root_key}",
+        *demo_vaccine.tries(story),
     )
+    (tree.folder / "env").write_text("".join(f"export {line}\n" for line in _variables(tree)), encoding="utf-8")
     story.output.show("", table, "", Text("Try, in another terminal:", style="bold"))
     for line in tries:
         if not story.output.as_json:
@@ -283,3 +293,9 @@ def _serve(story: Story) -> None:
         signal.pause()
     except KeyboardInterrupt:
         story.output.note("stopping")
+
+
+def _variables(tree: DemoTree) -> list[str]:
+    """Where everything is, for a shell: ``. DIR/env``."""
+    named = [f"{name.upper().replace('-', '_')}={address}" for name, address in tree.endpoints.items()]
+    return [*named, f"KEYS={shlex.quote(str(tree.folder.resolve()))}", 'IDTRACE_ROOT="$KEYS/root.key.pub"']

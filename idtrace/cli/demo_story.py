@@ -60,6 +60,10 @@ class Story:
         line.add_row(mark, Text(name), plain(result))
         self.output.show(line)
 
+    def title(self, text: str) -> None:
+        """Begin an act."""
+        self.output.show("", Text(text, style="bold"))
+
     def refused(self, name: str, reason: str, *arguments: str) -> None:
         """Add a line: a command that has to fail, and for this reason."""
         code, printed = run_command(*arguments, "--json")

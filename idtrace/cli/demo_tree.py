@@ -2,7 +2,9 @@
 
 ::
 
-    root ── top (88, gs1, drug) ── secondary (88.118, hosts 88.118.9) ── maker (88.118.8, its GTIN, its drug code)
+    root ── top (88, gs1, drug) ── secondary (88.118, hosts 88.118.9 and a clinic)
+                                     ├── maker (88.118.8, its GTIN, its drug code)
+                                     └── centre (88.118.2), carrier (88.118.3), clinic (88.118.4)
     resolver-a, resolver-b: start at the root's key and trust nobody
 """
 
@@ -24,6 +26,7 @@ from typing import Final
 from idtrace.cli.client import connect
 from idtrace.cli.demo_data import DRUG, GTIN
 from idtrace.cli.demo_engines import Engines
+from idtrace.cli.demo_vaccine_events import CARRIER, CENTRE, CLINIC, STRANGER
 from idtrace.cli.exits import ExitCode, Failure
 from idtrace.cli.trust import zone_of
 from idtrace.delegation import Delegation
@@ -68,6 +71,9 @@ NODES: Final = (
     NodePlan("top", ("88", "gs1", "drug"), ("root",)),
     NodePlan("secondary", ("88.118",), ("top",)),
     NodePlan("maker", MAKER_ZONES, ("secondary", "top")),
+    NodePlan("centre", (CENTRE,), ("secondary",)),
+    NodePlan("carrier", (CARRIER,), ("secondary",)),
+    NodePlan("clinic", (CLINIC,), ("secondary",)),
     NodePlan("resolver-a"),
     NodePlan("resolver-b"),
 )
@@ -80,6 +86,10 @@ ZONES: Final = (
     ZonePlan(f"gs1.01.{GTIN}", "maker", "gs1"),
     ZonePlan(f"drug.{DRUG}", "maker", "drug"),
     ZonePlan("88.118.9", "secondary", "88.118", hosted=True),
+    ZonePlan(CENTRE, "centre", "88.118"),
+    ZonePlan(CARRIER, "carrier", "88.118"),
+    ZonePlan(CLINIC, "clinic", "88.118"),
+    ZonePlan(STRANGER, "secondary", "88.118", hosted=True),
 )
 
 

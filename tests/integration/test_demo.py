@@ -13,13 +13,18 @@ from pathlib import Path
 import pytest
 
 from idtrace.cli import demo_data, demo_engines
-from idtrace.cli.demo import run_command
+from idtrace.cli.demo import HOSTED_LINES, run_command
 from idtrace.cli.demo_tree import NODES
+from idtrace.cli.demo_vaccine_events import DOSES
 from loadtest import __main__ as bench
+from loadtest import scan, scan_story
 from tests.engines import ROOT
 from tests.engines.cassandra import CassandraCluster
 from tests.engines.redis import RedisServer
 from tests.nodes import free_port
+
+# Of the vaccine story: what tests/unit/test_demo_vaccine.py counts in its documents.
+EVENTS = 39
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -29,11 +34,21 @@ def test_the_whole_job_holds_from_registration_to_the_offline_proof(tmp_path: Pa
     report = json.loads(printed)
     assert code == 0, printed
     assert report["holds"]
-    assert len(report["steps"]) >= 17
+    assert len(report["steps"]) >= 29
     assert all(step["holds"] for step in report["steps"])
     names = " ".join(step["name"] for step in report["steps"])
     for shown in ("forged record", "stolen prefix", "unknown code", "verified offline", "DataMatrix", "drug trace"):
         assert shown in names
+    told = {step["name"]: step["result"] for step in report["steps"]}
+    for name, word in (
+        ("a dose that was always cold", "USE 可以使用"),
+        ("a dose that froze in a truck", "DO NOT USE 禁止使用 It froze: down to -2.5 °C"),
+        ("a dose whose code was copied", "DO NOT USE 禁止使用 More doses were given (2) than it has (1)"),
+        ("a dose of a lot not yet recalled", "USE 可以使用"),
+        ("the same dose now", "DO NOT USE 禁止使用 Recalled by 88.118.8"),
+        ("frozen dose judged again offline", "DO_NOT_USE"),
+    ):
+        assert told[name].startswith(word)
     root = str(tmp_path / "kept" / "root.key.pub")
     assert run_command("verify", str(tmp_path / "kept" / "dose.json"), "--root", root)[0] == 0
     assert run_command("verify", str(tmp_path / "kept" / "forged.json"), "--root", root)[0] == 3
@@ -46,17 +61,20 @@ def test_the_whole_job_holds_on_a_real_cassandra_and_a_real_redis(
     """Small, but with every claim: the engines are used, both kinds of death happen, and nothing is left behind."""
     point = f"{cassandra.contact_points[0]}:{cassandra.port}"
     pid = redis_server._process.pid
+    # Packages, what the documents on this machine name, what is hosted; licences, product, doses, events, the recall.
+    named, _, _ = demo_data.epcis_identifiers(demo_data.epcis_folder())
+    registered = 600 + len(named) + HOSTED_LINES + 5 + 1 + len(DOSES) + EVENTS + 1
     engines = ["--cassandra", point, "--redis", redis_server.url, "--kill-redis", f"kill -9 {pid}"]
     code, printed = run_command("demo", "--packages", "600", *engines, "--json")
     report = json.loads(printed)
     assert code == 0, printed
-    assert len(report["steps"]) == 25
+    assert len(report["steps"]) == 37
     assert all(step["holds"] for step in report["steps"])
     names = " ".join(step["name"] for step in report["steps"])
     for shown in (
         f"Cassandra {cassandra.version()} found",
         f"Redis {redis_server.version} found",
-        "862 identifiers in Cassandra",
+        f"{registered} identifiers in Cassandra",
         "of them from Redis",
         "registry killed (-9) while it registered",
         "started again, it has lost nothing",
@@ -173,8 +191,13 @@ def test_the_bench_prints_every_work_and_writes_its_figures(tmp_path: Path, caps
     figures = tmp_path / "figures.json"
     bench.main(rounds=1, size=256, json_out=figures)
     rows = json.loads(figures.read_text("utf-8"))
-    assert [row["work"] for row in rows] == list(bench.UNITS)
-    assert all(row["median"] > 0 and row["rounds"] == 1 for row in rows)
+    assert [row["work"] for row in rows] == [*bench.UNITS, *scan.NAMES]
+    rates, scans = rows[: len(bench.UNITS)], rows[len(bench.UNITS) :]
+    assert all(row["median"] > 0 and row["rounds"] == 1 for row in rates)
+    assert all(0 < row["median_ms"] <= row["p99_ms"] for row in scans)
+    costs = {row["work"]: (row["signature_checks"], row["upstream_calls"]) for row in scans}
+    assert costs["scan, warm"] == (0, 0), "a kept verdict asks nobody and checks nothing"
+    assert min(costs["scan, cold"]) > scan_story.EVENTS, "every event is asked for and proven"
     assert "resolve warm" in capsys.readouterr().out
 
 
