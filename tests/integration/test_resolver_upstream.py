@@ -91,7 +91,8 @@ async def test_deadline_goes_along_and_is_kept() -> None:
     reply = await ask(get, timeout_ms=200)
     assert reply == Failed(FailureKind.TIMEOUT, "no answer within 200 ms")
     assert asyncio.get_running_loop().time() - begun < 1.5
-    assert 0 < remaining[0] <= 0.2
+    # grpc-timeout holds few digits and is rounded up on its way
+    assert 0 < remaining[0] <= 0.21
 
 
 @pytest.mark.parametrize(
