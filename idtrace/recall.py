@@ -129,7 +129,8 @@ def covers(recall: Recall, thing: Thing) -> Coverage:
     """Whether a recall reaches a thing, whether or not it has ended.
 
     A zone recalls what lies in it or below it and what is of a class or by a maker that does, what was made from that,
-    and what was inside a package of it; of anything else its word does not count.
+    and what was inside a package of it, and of its own what was inside any package (an SSCC lies in no zone); of
+    anything else its word does not count.
     """
     scope = recall.scope
     match scope.kind:
@@ -138,7 +139,7 @@ def covers(recall: Recall, thing: Thing) -> Coverage:
             return next(one for one in (Coverage.YES, Coverage.UNKNOWN, Coverage.NO) if one in found)
         case ScopeKind.PACKAGE:
             since_ms, until_ms = scope.since_s * 1000, scope.until_s * 1000
-            reached = _within(scope.package, recall.zone) and (
+            reached = (_within(scope.package, recall.zone) or has_say(recall.zone, thing)) and (
                 thing.identifier == scope.package
                 or any(
                     container == scope.package

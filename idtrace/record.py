@@ -334,6 +334,16 @@ def check_values(body: RecordBody, values: Sequence[Value], *, field: str = "rec
     return tuple(signed)
 
 
+def withheld_public(record: Record, body: RecordBody) -> tuple[int, ...]:
+    """Indexes of the values that everybody may read and that are not shown, ascending.
+
+    Whoever has them may leave out any (a bundle shows what its giver chooses). But a node that answers has to show them
+    all, and where nobody may be kept from knowing, as of recalls and events, a record without them is no answer.
+    """
+    shown = {value.index for value in record.values}
+    return tuple(one.index for one in body.values if one.permission is Permission.PUBLIC and one.index not in shown)
+
+
 def _is_signed(value: Value, digest: ValueDigest) -> bool:
     return value.index == digest.index and len(value.salt) == SALT_BYTES and value.digest() == digest.digest
 

@@ -280,17 +280,19 @@ class Run:
         try:
             identifier = Identifier.parse(text)
         except InputError as error:
-            return Gap(GapKind.MISFIT, text, f"a pointer names no event: {error.detail}")
+            return Gap(GapKind.UNFOUNDED, text, f"a pointer names no event: {error.detail}")
         answer = await self._resolve(identifier)
         if isinstance(answer, Gap):
             return answer
         bundle = answer.bundle
         if answer.verdict is not Verdict.FOUND or bundle is None or not isinstance(bundle.outcome, Record):
-            return Gap(_FAILED.get(answer.verdict, GapKind.MISSING), text, answer.detail)
+            denied = answer.verdict is Verdict.ABSENT and bundle is not None
+            kind = GapKind.UNFOUNDED if denied else _FAILED.get(answer.verdict, GapKind.MISSING)
+            return Gap(kind, text, answer.detail)
         try:
             observed = read_event(bundle.outcome, logged=bundle.proof is not None)
         except InputError as error:
-            return Gap(GapKind.MISFIT, text, f"its record is no event: {error.field}: {error.detail}")
+            return Gap(GapKind.UNREADABLE, text, f"its record is no event: {error.field}: {error.detail}")
         self.bundles[text] = bundle
         return observed
 

@@ -18,7 +18,8 @@ numbers:
 2. every delegation extends the chain (:mod:`idtrace.chain`) and covers the identifier, so each goes strictly down;
 3. a referral comes with at least one delegation, names the child of the last one, and goes down from the zone asked;
 4. a record passes :func:`idtrace.logproof.check_recorded` together with its proof and its currency statement, as far
-   as they are there: one that is missing proves nothing, and one that is false is a lie;
+   as they are there: one that is missing proves nothing, and one that is false is a lie; and it shows every value
+   that everybody may read;
 5. a denial passes :meth:`~TrustedChain.check_denial`, and an identifier whose record was verified before cannot be
    denied as absent (it ends with a tombstone, never with silence).
 
@@ -48,7 +49,7 @@ from idtrace.delegation import State as Standing
 from idtrace.errors import Reason, VerificationError
 from idtrace.identifier import Identifier, Prefix
 from idtrace.logproof import check_recorded
-from idtrace.record import Record
+from idtrace.record import Record, withheld_public
 from idtrace.signature import CheckBudget, SignatureMemory, Signed
 from idtrace.statements import DenialReason
 from resolver.effects import (
@@ -261,6 +262,10 @@ class Walk:
     def _recorded(self, record: Record, answer: NodeAnswer, chain: TrustedChain, context: Context) -> Effect:
         proof, currency = answer.proof, answer.currency
         found = check_recorded(record, self._identifier, chain, context, proof=proof, currency=currency)
+        hidden = withheld_public(found.record, found.body)
+        if hidden:
+            detail = f"value {hidden[0]} is for everybody and is left out"
+            raise VerificationError(Reason.VALUE_WITHHELD, detail, field="record.values")
         verified = without_restricted(found)
         resolution = recorded(
             verified,

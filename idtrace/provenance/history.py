@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 from idtrace.coldchain.readings import Leg, Reading
 from idtrace.epcis.model import Event
@@ -39,9 +40,15 @@ class GapKind(StrEnum):
     UNREACHABLE = "unreachable"  # no node answered
     REFUSED = "refused"  # the node says that it will not tell
     BOGUS = "bogus"  # what it gave does not verify
-    MISSING = "missing"  # a pointer names an event, and its party's zone denies it
+    MISSING = "missing"  # it should be there, and is not
+    UNREADABLE = "unreadable"  # what was signed is not what it should be, or of a form that is not known here
+    UNFOUNDED = "unfounded"  # a pointer names an event, and its party's zone proves that there is none
     MISFIT = "misfit"  # the event is genuine and says nothing of what the pointer names it for
     BOUND = "bound"  # a limit of this walk was reached
+
+
+# A pointer is anybody's word. One that names no event, or one about something else, leaves nothing unknown.
+IDLE_GAPS: Final = frozenset({GapKind.UNFOUNDED, GapKind.MISFIT})
 
 
 @dataclass(frozen=True, slots=True)

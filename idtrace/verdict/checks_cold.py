@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 
+from idtrace.epcis.statement import EVENT_PATH
 from idtrace.provenance.history import GapKind
 from idtrace.verdict.context import Context
 from idtrace.verdict.findings import Code, Finding
@@ -30,8 +31,10 @@ def _degrees(value: Decimal | None) -> str:
 
 
 def gaps(context: Context) -> Iterator[Finding]:
-    """What could not be learned. An event that a pointer names in vain (MISFIT) was read: it leaves nothing unknown."""
+    """What could not be learned. A pointer that names an event in vain leaves nothing unknown."""
+    read = {one.identifier for one in context.facts.observed}
     for gap in sorted(set(context.facts.gaps), key=lambda gap: (gap.kind, gap.subject, gap.detail, gap.node)):
-        if gap.kind is not GapKind.MISFIT:
+        idle = gap.subject in read if gap.kind is GapKind.MISFIT else gap.kind is GapKind.UNFOUNDED
+        if not idle or f"/{EVENT_PATH}" not in gap.subject:
             code = Code.HISTORY_LIMIT if gap.kind is GapKind.BOUND else Code.HISTORY_GAP
             yield Finding(code, None, {"subject": gap.subject, "kind": str(gap.kind), "detail": gap.detail})

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from idtrace.party import may_report
-from idtrace.provenance.history import Clash, Step
-from idtrace.provenance.seen import CLOCK_TOLERANCE_MS, RECEIVED, SHIPPED, UNSHIPPED
+from idtrace.provenance.history import IDLE_GAPS, Clash, Step
+from idtrace.provenance.seen import CLOCK_TOLERANCE_MS, MEASURED, RECEIVED, SHIPPED, UNSHIPPED
 from idtrace.verdict.context import Context
 from idtrace.verdict.findings import Code, Finding
 
@@ -23,6 +23,10 @@ _CLASHES: Final = {
     Clash.OVERLAP: Code.CUSTODY_OVERLAP,
     Clash.STRANGER: Code.REPORTED_BY_STRANGER,
 }
+
+
+# What happened on a licence's last day is reported by the end of the next.
+LATE_SECONDS: Final = 86_400
 
 
 def contradictions(context: Context) -> Iterator[Finding]:
@@ -70,7 +74,9 @@ def licensed(context: Context) -> Iterator[Finding]:
     told: set[str] = set()
     for step in context.history.steps:
         party = step.observed.party
-        if party not in told and not _is_licensed(context, party, step.at_ms):
+        if party in told or party in context.strangers:
+            continue  # a stranger is said to be one, licensed or not: to accuse nobody of what outsiders report
+        if not _is_licensed(context, party, step.at_ms) or _is_late_told(context, step):
             told.add(party)
             yield _unlicensed(context, party, step.at_ms, (step.observed.identifier,))
     for holding in context.history.holdings:
@@ -84,8 +90,26 @@ def _is_licensed(context: Context, prefix: str, at_ms: int) -> bool:
     party = context.facts.parties.get(prefix)
     if party is None:
         # Not to have learned of a licence is not to have learned that there is none.
-        return any(gap.subject.endswith(f"/party/{prefix}") for gap in context.facts.gaps)
+        gaps = (gap for gap in context.facts.gaps if gap.kind not in IDLE_GAPS)
+        return any(gap.subject.endswith(f"/party/{prefix}") for gap in gaps)
     return party.active and party.valid_from * 1000 <= at_ms < party.valid_until * 1000
+
+
+def _is_late_told(context: Context, step: Step) -> bool:
+    """Whether it was told long after the licence had ended: then its date is only what somebody claims."""
+    party = context.facts.parties.get(step.observed.party)
+    return party is not None and step.observed.reported_at >= party.valid_until + LATE_SECONDS
+
+
+def strange(context: Context) -> Iterator[Finding]:
+    """Who has no part in it reports of it: a mistake, a lie or a copied code, and nobody can tell which."""
+    told = set()
+    for step in context.about:
+        event, party = step.observed.event, step.observed.party
+        if party in context.strangers and event.biz_step != MEASURED and party not in told:
+            told.add(party)
+            detail = f"{event.biz_step or event.disposition or 'a report'} by {party}, who never had it"
+            yield Finding(Code.REPORTED_BY_STRANGER, step.at_ms, {"detail": detail}, (step.observed.identifier,))
 
 
 def _unlicensed(context: Context, prefix: str, at_ms: int, evidence: tuple[str, ...]) -> Finding:

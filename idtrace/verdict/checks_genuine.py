@@ -9,7 +9,7 @@ from idtrace.bundle import Verdict
 from idtrace.party import PartyRole
 from idtrace.provenance.history import Clash
 from idtrace.record import Status
-from idtrace.verdict.context import Context, evidence_of
+from idtrace.verdict.context import Context, evidence_of, is_under
 from idtrace.verdict.findings import Code, Finding
 
 _NO_RECORD: Final = {
@@ -51,8 +51,7 @@ def commissioned(context: Context) -> Iterator[Finding]:
 
 
 def _may_make(context: Context, party: str) -> bool:
-    zone = context.facts.subject.partition("/")[0]
-    if zone == party or zone.startswith(f"{party}."):
+    if is_under(context.facts.subject, party):
         return True
     product = context.facts.product
     if product is not None and product.maker != party:

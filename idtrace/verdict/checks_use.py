@@ -5,27 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from idtrace.epcis.model import Action, EventType
+from idtrace.epcis.lots import master_text
+from idtrace.epcis.model import Action, Event, EventType
+from idtrace.epcis.uris import key
 from idtrace.party import PartyRole
 from idtrace.provenance.history import Step
 from idtrace.recall import Coverage, covers
 from idtrace.record import Status
-from idtrace.verdict.context import Context, doses_of, ends_ms, evidence_of
+from idtrace.verdict.context import CLEARS, DOUBTS, ENDING, ENDING_STEPS, Context, day, doses_of, ends_ms, evidence_of
 from idtrace.verdict.findings import Code, Finding
 
 HOUR_MS: Final = 3_600_000
-_ENDING_STEPS: Final = {"decommissioning": Code.DECOMMISSIONED, "destroying": Code.DESTROYED}
-# Dispositions of CBV 2.0, section 7.2, that end the use of a thing and of all that is inside it.
-_ENDING: Final = {
-    "stolen": Code.STOLEN,
-    "damaged": Code.DAMAGED,
-    "destroyed": Code.DESTROYED,
-    "expired": Code.EXPIRED,
-    "recalled": Code.RECALLED,
-    "disposed": Code.DESTROYED,
-}
-_DOUBTS: Final = frozenset({"non_conformant", "non_sellable_other", "mismatch_instance", "mismatch_class"})
-_CLEARS: Final = frozenset({"conformant", "active", "sellable_accessible"})
 
 
 def recalled(context: Context) -> Iterator[Finding]:
@@ -57,13 +47,16 @@ def recalled(context: Context) -> Iterator[Finding]:
 
 def expired(context: Context) -> Iterator[Finding]:
     """Its last day of use, in China, has ended; or nobody says which day that is."""
-    expiry = context.expiry
+    expiry, subject = context.expiry, context.facts.subject
+    for step in context.made():
+        stated = master_text(step.observed.event.ilmd, "itemExpirationDate")
+        if stated and not day(stated):
+            yield Finding(Code.EXPIRY_UNKNOWN, step.at_ms, {"identifier": subject}, (step.observed.identifier,))
     if not expiry:
         if context.found:
-            subject = context.facts.subject
             yield Finding(Code.EXPIRY_UNKNOWN, values={"identifier": subject}, evidence=(subject,))
     elif context.facts.now_ms >= ends_ms(expiry):
-        yield Finding(Code.EXPIRED, ends_ms(expiry), {"expiry": expiry}, (context.facts.subject,))
+        yield Finding(Code.EXPIRED, ends_ms(expiry), {"expiry": expiry}, (subject,))
 
 
 def ended(context: Context) -> Iterator[Finding]:
@@ -73,15 +66,25 @@ def ended(context: Context) -> Iterator[Finding]:
     """
     for step in context.about:
         event = step.observed.event
+        if step.observed.party in context.strangers:
+            continue  # anybody could say so; that it was said holds (idtrace/verdict/checks_custody.py)
+        if _consumes(event, step.via) and step.via == context.history.subject:
+            values = _reported(step, Code.DECOMMISSIONED)
+            yield Finding(Code.DECOMMISSIONED, step.at_ms, values, (step.observed.identifier,))
         deletes = event.type is EventType.OBJECT and event.action is Action.DELETE
-        code = _ENDING_STEPS.get(event.biz_step) if deletes or event.biz_step == "destroying" else None
+        code = ENDING_STEPS.get(event.biz_step) if deletes or event.biz_step == "destroying" else None
         if code is None and deletes and event.biz_step != "dispensing":
             code = Code.DECOMMISSIONED
-        codes = {_ENDING[word] for word in (event.disposition, *event.set_dispositions) if word in _ENDING}
+        codes = {ENDING[word] for word in (event.disposition, *event.set_dispositions) if word in ENDING}
         if code is not None and (code is not Code.DECOMMISSIONED or step.via == context.history.subject):
             codes.add(code)
         for found in sorted(codes):
             yield Finding(found, step.at_ms, _reported(step, found), (step.observed.identifier,))
+
+
+def _consumes(event: Event, thing: str) -> bool:
+    """Whether a transformation has made something else of it."""
+    return event.type is EventType.TRANSFORMATION and any(key(uri) == thing for uri in event.inputs)
 
 
 def _reported(step: Step, code: Code) -> dict[str, str]:
@@ -138,9 +141,9 @@ def on_hold(context: Context) -> Iterator[Finding]:
     for step in context.about:
         event = step.observed.event
         said = {event.disposition, *event.set_dispositions}
-        if event.biz_step == "holding" or not _DOUBTS.isdisjoint(said):
+        if event.biz_step == "holding" or not DOUBTS.isdisjoint(said):
             doubts.append(step)
-        elif not _CLEARS.isdisjoint(said) or not _DOUBTS.isdisjoint(event.unset_dispositions):
+        elif not CLEARS.isdisjoint(said) or not DOUBTS.isdisjoint(event.unset_dispositions):
             doubts = [doubt for doubt in doubts if not _may_clear(context, step, doubt)]
     for doubt in doubts:
         event = doubt.observed.event

@@ -11,16 +11,31 @@ from idtrace.bundle import Verdict
 from idtrace.coldchain.report import ThermalReport
 from idtrace.epcis.lots import master_text
 from idtrace.epcis.model import Action, Event, EventType
-from idtrace.epcis.uris import key
+from idtrace.epcis.uris import key, party_of
 from idtrace.errors import InputError
+from idtrace.party import PartyRole
 from idtrace.product import parse_expiry
 from idtrace.provenance.history import History, Step
 from idtrace.recall import Thing
 from idtrace.verdict.facts import Facts
+from idtrace.verdict.findings import Code
 
 DAY_MS: Final = 86_400_000
 # Expiry dates are dates of China: the last day of use ends at midnight there.
 CHINA_MS: Final = 8 * 3_600_000
+_LOOKING: Final = frozenset({PartyRole.AUTHORITY, PartyRole.LABORATORY})
+ENDING_STEPS: Final = {"decommissioning": Code.DECOMMISSIONED, "destroying": Code.DESTROYED}
+# Dispositions of CBV 2.0, section 7.2, that end the use of a thing and of all that is inside it.
+ENDING: Final = {
+    "stolen": Code.STOLEN,
+    "damaged": Code.DAMAGED,
+    "destroyed": Code.DESTROYED,
+    "expired": Code.EXPIRED,
+    "recalled": Code.RECALLED,
+    "disposed": Code.DESTROYED,
+}
+DOUBTS: Final = frozenset({"non_conformant", "non_sellable_other", "mismatch_instance", "mismatch_class"})
+CLEARS: Final = frozenset({"conformant", "active", "sellable_accessible"})
 _EPOCH_ORDINAL: Final = dt.date(1970, 1, 1).toordinal()
 
 
@@ -35,6 +50,7 @@ class Context:
         about: steps of the thing and of its packages, by time.
         own: those that name the thing itself.
         positions: latitude and longitude by key of the place, of the licences.
+        strangers: parties that report of it and have no part in it, see :func:`_strangers`.
     """
 
     facts: Facts
@@ -43,6 +59,7 @@ class Context:
     about: tuple[Step, ...]
     own: tuple[Step, ...]
     positions: Mapping[str, tuple[float, float]]
+    strangers: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, facts: Facts, history: History, thermal: ThermalReport | None) -> Context:
@@ -50,7 +67,7 @@ class Context:
         near = {history.subject, *history.containers}
         about = tuple(step for step in history.steps if step.depth >= 0 and step.via in near)
         own = tuple(step for step in about if step.via == history.subject)
-        return cls(facts, history, thermal, about, own, _positions(facts))
+        return cls(facts, history, thermal, about, own, _positions(facts), _strangers(facts, history, about))
 
     @property
     def found(self) -> bool:
@@ -60,7 +77,7 @@ class Context:
     @property
     def lot(self) -> str:
         """The lot, by its record, else by the event that made it; "" where neither says."""
-        return self.facts.lot or next((lot for lot, _, _ in self.told()), "")
+        return self.facts.lot or next((lot for lot, _, _ in self.told() if lot), "")
 
     @property
     def expiry(self) -> str:
@@ -144,6 +161,35 @@ def doses_of(event: Event) -> int:
 def evidence_of(steps: Iterable[Step]) -> tuple[str, ...]:
     """Identifiers of the events' records, sorted."""
     return tuple(sorted({step.observed.identifier for step in steps}))
+
+
+def _strangers(facts: Facts, history: History, about: Iterable[Step]) -> frozenset[str]:
+    """Parties whose word about this thing is anybody's word.
+
+    They never held it, were not named by a holder as who it goes to or comes from, are neither the owner of its
+    identifier nor its maker, and hold no licence as an authority or a laboratory, who look at things of others.
+    """
+    held = {holding.party for holding in history.holdings}
+    named = {
+        party_of(end.id)
+        for step in about
+        if step.observed.party in held
+        for end in (*step.observed.event.sources, *step.observed.event.destinations)
+    }
+    known = held | named | ({facts.product.maker} if facts.product is not None else set())
+    strangers = set()
+    for prefix in {step.observed.party for step in about} - known:
+        party = facts.parties.get(prefix)
+        looks = party is not None and party.active and not party.roles.isdisjoint(_LOOKING)
+        if not looks and not is_under(facts.subject, prefix):
+            strangers.add(prefix)
+    return frozenset(strangers)
+
+
+def is_under(key: str, party: str) -> bool:
+    """Whether an identifier lies in a party's zone or below it."""
+    prefix = key.partition("/")[0]
+    return prefix == party or prefix.startswith(f"{party}.")
 
 
 def _positions(facts: Facts) -> Mapping[str, tuple[float, float]]:

@@ -20,15 +20,16 @@ from idtrace.epcis.statement import is_event
 from idtrace.epcis.uris import key, party_of
 from idtrace.errors import IdtraceError, InputError, Reason
 from idtrace.identifier import Identifier, Prefix
-from idtrace.party import Party, format_party, license_identifier, read_license
+from idtrace.party import Party, PartyRole, format_party, license_identifier, read_license
 from idtrace.product import EXPIRY_TYPE, LOT_TYPE, PRODUCT_TYPE, Product, parse_expiry
 from idtrace.provenance.assemble import history
-from idtrace.provenance.history import Gap, GapKind, History, Observed
+from idtrace.provenance.history import IDLE_GAPS, Gap, GapKind, History, Observed
 from idtrace.provenance.reading import read_event
 from idtrace.recall import RECALL_TYPE, RECALLS_SUFFIX, Recall, Thing, format_recall, parse_recall
-from idtrace.record import Record, RecordBody, RecordKind
+from idtrace.record import Record, RecordBody, RecordKind, withheld_public
 from idtrace.statements import Denial
 from idtrace.template import CLASS_DEPTH_MAX
+from idtrace.verdict.context import is_under
 from idtrace.verdict.facts import Answered, Facts
 
 NOT_THERE: Final = "it was not asked for, or did not answer"
@@ -43,7 +44,7 @@ class _Papers:
 
     def missing(self, identifier: str, detail: str, kind: GapKind = GapKind.UNREACHABLE) -> None:
         """Say so, unless it is said."""
-        if all(gap.subject != identifier for gap in self.gaps):
+        if all(gap.subject != identifier or gap.kind in IDLE_GAPS for gap in self.gaps):
             self.gaps[Gap(kind, identifier, detail)] = None
 
     def record(self, identifier: str) -> tuple[Record, RecordBody] | None:
@@ -91,6 +92,9 @@ def facts_and_history(
     for bundle in bundles:
         by_identifier.setdefault(str(bundle.identifier), bundle)
     papers = _Papers(by_identifier, dict.fromkeys(gaps))
+    for name in [name for name, bundle in by_identifier.items() if _is_cut(bundle)]:
+        del by_identifier[name]
+        papers.missing(name, "values of its record that are for everybody are left out", GapKind.BOGUS)
     own = by_identifier.get(subject)
     unknown = unproven or Answered(Verdict.UNREACHABLE, reason=Reason.NO_ANSWER)
     answer = unknown if own is None else answered(own)
@@ -104,10 +108,11 @@ def facts_and_history(
     observed = _observed(by_identifier, papers)
     parties = _parties(observed, papers)
     made = history(subject, observed, now_ms=now_ms, parties=parties)
-    origins = _origins(made.sources, observed, papers)
+    origins = _origins(made.sources, observed, parties, papers)
     concerned = [subject, *made.containers, *made.sources, *classes]
     concerned += [name for origin in origins for name in (origin.product, *origin.families)]
-    concerned += [] if product is None else [of_maker(product.maker)]
+    makers = {one.maker for one in origins} | ({product.maker} if product is not None else set())
+    concerned += [of_maker(maker) for maker in sorted(makers - {""})]
     recalls, unknown_zones = _recalls(concerned, papers)
     facts = Facts(
         subject=subject,
@@ -125,6 +130,12 @@ def facts_and_history(
         origins=origins,
     )
     return facts, made
+
+
+def _is_cut(bundle: Bundle) -> bool:
+    """Whether values are left out that everybody may read: a recall, an event or a last day of use would be gone."""
+    record = bundle.outcome
+    return isinstance(record, Record) and bool(withheld_public(record, RecordBody.parse(record.signed.payload)))
 
 
 def answered(bundle: Bundle) -> Answered:
@@ -181,7 +192,7 @@ def _expiry(papers: _Papers, *records: Record) -> str:
             try:
                 expiries.add(parse_expiry(data.decode("utf-8", "replace")))
             except InputError as error:
-                papers.missing(f"{_identifier(record)}#expiry", error.detail, GapKind.MISFIT)
+                papers.missing(f"{_identifier(record)}#expiry", error.detail, GapKind.UNREADABLE)
         if stated:
             return min(expiries, default="")
     return ""
@@ -202,10 +213,10 @@ def _product(classes: tuple[str, ...], told: Mapping[str, Record], papers: _Pape
                 (data,) = stated
                 return Product.parse(data, identifier=name)
             except (ValueError, InputError) as error:
-                papers.missing(name, f"its class tells no product: {error}", GapKind.MISFIT)
+                papers.missing(name, f"its class tells no product: {error}", GapKind.UNREADABLE)
                 return None
     if classes:
-        papers.missing(classes[0], "its class tells no product, and none that it inherits from", GapKind.MISFIT)
+        papers.missing(classes[0], "its class tells no product, and none that it inherits from", GapKind.UNREADABLE)
     return None
 
 
@@ -224,7 +235,9 @@ def maker_of(record: Record) -> str:
     return ""
 
 
-def _origins(sources: Iterable[str], observed: Iterable[Observed], papers: _Papers) -> tuple[Thing, ...]:
+def _origins(
+    sources: Iterable[str], observed: Iterable[Observed], parties: Mapping[str, Party], papers: _Papers
+) -> tuple[Thing, ...]:
     """What is known of the sources that have a record of their own which names a class."""
     lots = _lots_made(observed)
     found: list[Thing] = []
@@ -234,19 +247,28 @@ def _origins(sources: Iterable[str], observed: Iterable[Observed], papers: _Pape
             continue
         classes, told = _classes(record[0], papers)
         if classes:
-            lot = _lot(record[0], *told.values()) or lots.get(source, "")
-            found.append(Thing(source, classes[0], lot, families=classes[1:]))
+            makers = (maker_of(told[name]) for name in classes if name in told)
+            maker = next((maker for maker in makers if maker), "")
+            # A stranger's word counts for nothing, and two lots for one thing are none: a recall of either then holds.
+            said = {lot for lot, party in lots.get(source, ()) if is_under(source, party) or _makes(parties, party)}
+            lot = _lot(record[0], *told.values()) or (min(said) if len(said) == 1 else "")
+            found.append(Thing(source, classes[0], lot, families=classes[1:], maker=maker))
     return tuple(found)
 
 
-def _lots_made(observed: Iterable[Observed]) -> dict[str, str]:
-    """The lot of each thing as the first event that made it says."""
-    lots: dict[str, str] = {}
-    for event in sorted((one.event for one in observed), key=lambda event: event.time_ms):
-        lot = master_text(event.ilmd, "lotNumber")
-        for uri in made_by(event) if lot else ():
-            lots.setdefault(key(uri), lot)
+def _lots_made(observed: Iterable[Observed]) -> dict[str, set[tuple[str, str]]]:
+    """The lots of each thing as the events that made it say, each with who says it."""
+    lots: dict[str, set[tuple[str, str]]] = {}
+    for one in observed:
+        lot = master_text(one.event.ilmd, "lotNumber")
+        for uri in made_by(one.event) if lot else ():
+            lots.setdefault(key(uri), set()).add((lot, one.party))
     return lots
+
+
+def _makes(parties: Mapping[str, Party], prefix: str) -> bool:
+    party = parties.get(prefix)
+    return party is not None and PartyRole.MAKER in party.roles
 
 
 def _is_identifier(subject: str) -> bool:
@@ -264,7 +286,7 @@ def _observed(bundles: Mapping[str, Bundle], papers: _Papers) -> tuple[Observed,
             try:
                 found.append(read_event(bundle.outcome, logged=bundle.proof is not None))
             except InputError as error:
-                papers.missing(identifier, f"its record is no event: {error.detail}", GapKind.MISFIT)
+                papers.missing(identifier, f"its record is no event: {error.detail}", GapKind.UNREADABLE)
     return tuple(found)
 
 
@@ -311,12 +333,13 @@ def _recalls(subjects: Iterable[str], papers: _Papers) -> tuple[tuple[Recall, ..
             unknown.append(zone)
         elif isinstance(bundle.outcome, Record):
             version = RecordBody.parse(bundle.outcome.signed.payload).version
-            try:
-                recalls += [
-                    parse_recall(data, zone=zone, version=version) for data in _values(bundle.outcome, RECALL_TYPE)
-                ]
-            except InputError:
-                unknown.append(zone)
+            bad = 0
+            for data in _values(bundle.outcome, RECALL_TYPE):
+                try:
+                    recalls.append(parse_recall(data, zone=zone, version=version))
+                except InputError:
+                    bad += 1
+            unknown += [zone] if bad else []  # what can be read counts all the same
     return tuple(recalls), tuple(unknown)
 
 
@@ -350,7 +373,7 @@ def facts_hash(facts: Facts) -> str:
             "recalls_unknown": sorted(set(facts.recalls_unknown)),
             "gaps": gaps,
             "classes": list(facts.classes),
-            "origins": [[one.identifier, one.product, *one.families, one.lot] for one in facts.origins],
+            "origins": [[one.identifier, one.product, *one.families, one.lot, one.maker] for one in facts.origins],
         }
     )
     return hashlib.sha256(b"idtrace/verdict-facts/v1\0" + body).hexdigest()

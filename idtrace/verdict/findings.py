@@ -40,6 +40,7 @@ class Code(StrEnum):
     DISPENSED = "DISPENSED"  # all of its doses have been given
     OVER_DISPENSED = "OVER_DISPENSED"  # more doses given than it ever had: a copied code
     VIAL_OPEN_TOO_LONG = "VIAL_OPEN_TOO_LONG"
+    EVENT_WITHDRAWN = "EVENT_WITHDRAWN"  # a word that ended its use was taken back, and nobody has looked since
     ON_HOLD = "ON_HOLD"  # a holder's own word: holding, non_conformant, damaged in doubt
     # Was it always in good hands?
     PARTY_UNLICENSED = "PARTY_UNLICENSED"

@@ -11,10 +11,11 @@ from typing import Final
 from idtrace.coldchain.alarms import acknowledgements
 from idtrace.coldchain.assess import assess
 from idtrace.coldchain.report import ThermalReport
+from idtrace.party import PartyRole
 from idtrace.provenance.assemble import history as assembled
 from idtrace.provenance.history import History
 from idtrace.provenance.seen import CLOCK_TOLERANCE_MS
-from idtrace.verdict import checks_cold, checks_custody, checks_genuine, checks_places, checks_use
+from idtrace.verdict import checks_cold, checks_custody, checks_genuine, checks_places, checks_use, checks_withdrawn
 from idtrace.verdict.context import Context, ends_ms
 from idtrace.verdict.facts import Facts
 from idtrace.verdict.findings import Code, Finding, Judgement, Use
@@ -37,9 +38,11 @@ CHECKS: Final[tuple[Check, ...]] = (
     checks_use.dispensed,
     checks_use.vial_open,
     checks_use.on_hold,
+    checks_withdrawn.withdrawn,
     checks_custody.contradictions,
     checks_custody.on_its_way,
     checks_custody.licensed,
+    checks_custody.strange,
     checks_custody.roles,
     checks_custody.in_order,
     checks_places.presence,
@@ -74,8 +77,18 @@ def thermal_of(facts: Facts, history: History) -> ThermalReport | None:
     """What the temperature rules say; None where no product tells any."""
     if facts.product is None:
         return None
-    said = acknowledgements(facts.observed)
+    said = [one for one in acknowledgements(facts.observed) if _may_answer(facts, history, one.party)]
     return assess(facts.subject, facts.product.profile, history.legs, history.readings, said, now_ms=facts.now_ms)
+
+
+def _may_answer(facts: Facts, history: History, prefix: str) -> bool:
+    """Whether a party's acknowledgement counts: it is licensed, and held the thing, measured, or is an authority."""
+    party = facts.parties.get(prefix)
+    if party is None or not party.active:
+        return False
+    measuring = {one.party for one in facts.observed if one.event.sensors}
+    holding = {one.party for one in history.holdings}
+    return prefix in measuring | holding or PartyRole.AUTHORITY in party.roles
 
 
 def judged(facts: Facts, policy: Policy, history: History, thermal: ThermalReport | None) -> Judgement:

@@ -62,6 +62,7 @@ PUBLISHED: Final[Mapping[Code, tuple[Use, str]]] = MappingProxyType(
         Code.DISPENSED: (_NO, _CODES),
         Code.OVER_DISPENSED: (_NO, _CODES),
         Code.VIAL_OPEN_TOO_LONG: (_NO, "WHO multi-dose vial policy (WHO/IVB/14.07)"),
+        Code.EVENT_WITHDRAWN: (_HOLD, _EPCIS),
         Code.ON_HOLD: (_HOLD, _EPCIS),
         Code.PARTY_UNLICENSED: (_NO, _LAW),
         Code.PARTY_ROLE: (_HOLD, f"{_LAW}; {_GSP}"),
@@ -141,8 +142,8 @@ def parse_policy(text: str, *, field: str = "policy") -> Policy:
     if unknown:
         raise _malformed(f"{quoted(unknown[0])} is not a key of a policy", field)
     name, raised = body.get("name"), body.get("raise", {})
-    if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX or name == POLICY_NAME:
-        raise _malformed(f"a policy has a name of its own with 1 to {NAME_MAX} characters", f"{field}.name")
+    if not isinstance(name, str) or not 0 < len(name) <= NAME_MAX or name == POLICY_NAME or not name.isprintable():
+        raise _malformed(f"a policy has a name of its own with 1 to {NAME_MAX} printable characters", f"{field}.name")
     if not isinstance(raised, dict):
         raise _malformed("raise is a table of codes", f"{field}.raise")
     severities: dict[Code, Use] = {}
@@ -150,7 +151,7 @@ def parse_policy(text: str, *, field: str = "policy") -> Policy:
         where = f"{field}.raise.{code[:64]}"
         if code not in tuple(Code):
             raise _malformed(f"there is no code {quoted(code)}", where)
-        if word not in Use.__members__:
+        if not isinstance(word, str) or word not in Use.__members__:
             raise _malformed(f"a severity is one of {', '.join(Use.__members__)}", where)
         severities[Code(code)] = Use[word]
     return Policy(name, MappingProxyType(severities))

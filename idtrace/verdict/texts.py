@@ -74,6 +74,10 @@ TEXTS: Final[dict[Code, tuple[str, str]]] = {
         "The vial was opened more than {hours} hours ago.",
         "开瓶已超过 {hours} 小时。",
     ),
+    Code.EVENT_WITHDRAWN: (
+        "{party} has taken back what would have ended its use ({said}), and nobody else has looked since.",
+        "{party} 撤回了会终止其使用的报告（{said}），此后无人复核。",
+    ),
     Code.ON_HOLD: ("{party} has put it on hold ({doubt}).", "{party} 已将其待处理（{doubt}）。"),
     Code.PARTY_UNLICENSED: (
         "{party} had no valid licence when it handled this.",

@@ -144,11 +144,13 @@ def test_a_package_is_recalled_for_a_time(since: int, until: int, end: int | Non
     assert covers(recall(scope), thing) is expected
 
 
-def test_a_package_itself_is_recalled_and_a_uri_of_no_zone_is_not() -> None:
+def test_a_package_is_recalled_and_a_uri_of_no_zone_for_what_is_its_own() -> None:
     scope = Scope(ScopeKind.PACKAGE, package="88.118.8/SN-7")
     assert covers(recall(scope), THING) is YES
-    uri = Scope(ScopeKind.PACKAGE, package="urn:truck:1")
-    assert covers(recall(uri), replace(THING, inside=(("urn:truck:1", 0, None),))) is NO
+    uri = Scope(ScopeKind.PACKAGE, package="urn:epc:id:sscc:4012345.0000000001")
+    inside = replace(THING, inside=((uri.package, 0, None),))
+    assert covers(recall(uri), inside) is YES  # its own, in a pallet of no zone
+    assert covers(replace(recall(uri), zone="88.119"), inside) is NO
 
 
 @pytest.mark.parametrize(

@@ -265,6 +265,18 @@ def test_restricted_values_are_withheld_and_the_rest_still_verifies() -> None:
     assert report.withheld == (2, 3)
 
 
+def test_a_node_that_leaves_out_what_everybody_may_read_lies() -> None:
+    built = tree()
+
+    def cut(_: Tree, __: sim.Ask, answer: NodeAnswer) -> NodeAnswer:
+        assert isinstance(answer.outcome, Record)
+        return replace(answer, outcome=replace(answer.outcome, values=()))
+
+    built.fault("ent", sim.tampering(cut))
+    resolution = Client(built).walk(ITEM).resolution
+    assert (resolution.verdict, resolution.reason) == (Verdict.BOGUS, Reason.VALUE_WITHHELD)
+
+
 def test_links_verified_before_a_lie_are_learned() -> None:
     built = tree()
     built.fault("ent", sim.garbage)

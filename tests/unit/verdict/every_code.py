@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from idtrace.bundle import Verdict
-from idtrace.epcis.model import Action, EventType
+from idtrace.epcis.model import Action, ErrorDeclaration, EventType
 from idtrace.provenance.history import Gap, GapKind
 from idtrace.record import Status
 from idtrace.verdict.facts import Answered
@@ -66,5 +66,6 @@ def EVERY_CODE() -> list[Story]:  # noqa: N802 - a table that is made anew each 
         story(event(late, "storing", CLINIC), event(late + HOUR, "storing", CLINIC, read_point=site(OTHER))),
         story(*boxes),
         story(event(T0 + 90 * HOUR, "storing", CLINIC)),
+        story(event(late, "destroying", CLINIC, error=ErrorDeclaration(late + 1))),
         story(gaps=(Gap(GapKind.MISSING, "x", "y"), Gap(GapKind.BOUND, "x", "y"))),
     ]  # fmt: skip

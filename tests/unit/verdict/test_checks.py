@@ -36,8 +36,10 @@ from tests.unit.verdict.facts_builder import (
     event,
     made,
     measured,
+    observed,
     party,
     product,
+    site,
     story,
     use,
 )
@@ -254,7 +256,10 @@ def test_what_was_declared_an_error_does_not_count() -> None:
         T0 + 4 * HOUR, "inspecting", CLINIC, disposition="stolen", error=ErrorDeclaration(T0 + 4 * HOUR + 1)
     )
     assert story(wrong).has(Code.STOLEN)
-    assert codes(story(wrong, taken_back)) == []
+    assert codes(story(wrong, taken_back)) == [Code.EVENT_WITHDRAWN], "grave, so somebody else has to look"
+    harmless = event(T0 + 4 * HOUR, "storing", CLINIC, read_point=site(OTHER))
+    error = ErrorDeclaration(T0 + 4 * HOUR + 1)
+    assert codes(story(harmless, observed(replace(harmless.event, error=error), CLINIC))) == []
 
 
 def test_given_once_a_dose_and_no_more() -> None:
@@ -344,9 +349,12 @@ def test_a_frozen_dose_and_a_silent_way_are_found_end_to_end() -> None:
 def test_what_could_not_be_had_holds_and_what_was_read_in_vain_does_not() -> None:
     for kind in GapKind:
         told = story(gaps=(Gap(kind, "88.118.9/event/x", "why"),))
-        expected = {GapKind.MISFIT: [], GapKind.BOUND: [Code.HISTORY_LIMIT]}.get(kind, [Code.HISTORY_GAP])
+        expected = {GapKind.UNFOUNDED: [], GapKind.BOUND: [Code.HISTORY_LIMIT]}.get(kind, [Code.HISTORY_GAP])
         assert codes(told) == expected
         assert use(told) is (Use.HOLD if expected else Use.USE)
+    read = story().facts().observed[0].identifier
+    assert codes(story(gaps=(Gap(GapKind.MISFIT, read, "why"),))) == []
+    assert codes(story(gaps=(Gap(GapKind.UNFOUNDED, "88.118/party/88.118.9", "why"),))) == [Code.HISTORY_GAP]
 
 
 # Reading master data

@@ -213,7 +213,8 @@ def test_what_its_classes_say_holds_for_a_dose_that_does_not_say_it_itself() -> 
     own = paper(str(DOSE), ("lot", b"L1"), ("expiry", b"some day"), class_id=CLASS)
     nearer = facts(in_a_family(own=own))
     assert (nearer.lot, nearer.expiry) == ("L1", "")
-    assert [gap.kind for gap in nearer.gaps] == [GapKind.MISFIT]
+    assert [gap.kind for gap in nearer.gaps] == [GapKind.UNREADABLE]
+    assert Code.HISTORY_GAP in findings(nearer)  # whatever an event says of it
 
 
 def test_the_recalls_of_the_zones_of_its_classes_are_asked_for_and_reach_it() -> None:
@@ -442,10 +443,48 @@ def test_what_is_no_file_is_refused() -> None:
 
 
 def test_a_record_that_is_no_event_is_no_observation() -> None:
-    odd = Record(papers()[0].outcome.signed, ())  # type: ignore[union-attr]  # the dose's own record
+    odd = papers()[0].outcome  # the dose's own record
+    assert isinstance(odd, Record)
     found = facts([*papers(made=None), Bundle(Identifier.parse(f"88.118.8/event/{'1' * 64}"), links(), odd)])
     assert found.observed == ()
-    assert [gap.kind for gap in found.gaps] == [GapKind.MISFIT]
+    assert [gap.kind for gap in found.gaps] == [GapKind.UNREADABLE]
     denied_event = nothing(f"88.118.8/event/{'1' * 64}")
     assert facts([*papers(made=None), denied_event]).observed == ()
     assert isinstance(denied_event.outcome, Denied)
+
+
+def cut(bundle: Bundle) -> Bundle:
+    assert isinstance(bundle.outcome, Record)
+    return replace(bundle, outcome=replace(bundle.outcome, values=()))
+
+
+def test_a_record_without_its_public_values_hides_nothing() -> None:
+    recalls = paper("88.118/recalls", (RECALL_TYPE, format_recall(RECALL)))
+    found = facts(papers(recalls_118=cut(recalls)))
+    assert found.recalls_unknown == ("88.118",)
+    assert Code.RECALL_UNKNOWN in findings(found)
+    damaged = replace(MADE, action=Action.OBSERVE, biz_step="inspecting", disposition="damaged", ilmd={})
+    found = facts([*papers(), cut(reported(damaged))])
+    assert Code.HISTORY_GAP in findings(found)
+    licence = cut(paper("88.118/party/88.118.8", (PARTY_TYPE, format_party(LICENCE))))
+    assert Code.HISTORY_GAP in findings(facts(papers(licence=licence)))
+    own = cut(paper(str(DOSE), ("lot", b"L1"), ("expiry", b"200531"), class_id=CLASS))
+    assert Code.UNPROVEN in findings(facts(papers(own=own)))
+
+
+def test_one_recall_that_cannot_be_read_hides_no_other() -> None:
+    recalls = paper("88.118/recalls", (RECALL_TYPE, format_recall(RECALL)), (RECALL_TYPE, b"{}"))
+    found = facts(papers(recalls_118=recalls))
+    assert ([one.name for one in found.recalls], found.recalls_unknown) == ([RECALL.name], ("88.118",))
+
+
+def test_a_pointer_to_nothing_does_not_stand_for_a_licence() -> None:
+    for kind in (GapKind.MISFIT, GapKind.UNFOUNDED):
+        found = facts(papers(licence=None), [Gap(kind, "88.118/party/88.118.8", "x")])
+        assert {Code.HISTORY_GAP} <= set(findings(found))
+
+
+def test_two_lots_of_its_bulk_leave_a_recall_of_either_in_doubt() -> None:
+    other = replace(DRAWN, ilmd={"cbvmda:lotNumber": "B8"}, time_ms=DRAWN.time_ms - 1)
+    found = facts(with_bulk(other=reported(other)))
+    assert [one.lot for one in found.origins] == [""]

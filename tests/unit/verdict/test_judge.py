@@ -201,6 +201,9 @@ def test_a_policy_never_loosens(code: Code) -> None:
         ('name = "x"\n[raise]\nNONE = "HOLD"', "policy.raise.NONE"),
         ('name = "x"\n[raise]\nFROZEN = "NEVER"', "policy.raise.FROZEN"),
         ('name = "x"\n[raise]\nFROZEN = 2', "policy.raise.FROZEN"),
+        ('name = "x"\n[raise]\nEXCURSION = ["HOLD"]', "policy.raise.EXCURSION"),
+        ('{"name": "\\ud800"}', "policy.name"),
+        ('{"name": "a\\u0007"}', "policy.name"),
     ],
 )
 def test_a_broken_policy_names_its_key(body: str, field: str) -> None:
