@@ -28,6 +28,8 @@ PARTY_PATH: Final = "party/"
 LOCATIONS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 200
 LOCATION_ID_MAX: Final = 255
+# What happened on a licence's last day is reported by the end of the next.
+LATE_SECONDS: Final = 86_400
 # Degrees as text, so that no reader rounds them: 7 decimals are a centimetre.
 _DEGREES: Final = re.compile(r"-?(0|[1-9][0-9]{0,2})(\.[0-9]{1,7})?\Z")
 _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]+\Z")
@@ -76,6 +78,11 @@ STEPS_OF_ROLE: Final[Mapping[PartyRole, frozenset[str]]] = MappingProxyType(
     }
 )
 RULED_STEPS: Final = frozenset({"retail_selling"}).union(*STEPS_OF_ROLE.values())
+
+
+def is_late_word(party: Party, reported_at: int) -> bool:
+    """Whether something was reported (UTC, s) so long after the licence ended that its date is but a claim."""
+    return reported_at >= party.valid_until + LATE_SECONDS
 
 
 def may_report(roles: Iterable[PartyRole], biz_step: str) -> bool:

@@ -14,9 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from idtrace.errors import InputError, Reason, RefusedError
 from registry.capture_jobs import JOB_SECONDS_MAX, JOBS_MAX, PAGE_DEFAULT, PAGE_MAX, Job, Refusal
 
+_LOG: Final = structlog.get_logger(__name__)
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS job(
     number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL,
@@ -50,15 +53,21 @@ class JobStore:
         """A new job, which runs."""
         job = Job(self._draw_name(), self._clock_ms(), rollback)
         row = (job.name, job.created_ms, job.finished_ms, _body(job))
-        self._db.execute("INSERT INTO job(name, created_ms, finished_ms, body) VALUES (?, ?, ?, ?)", row)
-        self._forget()
+        try:
+            self._db.execute("INSERT INTO job(name, created_ms, finished_ms, body) VALUES (?, ?, ?, ?)", row)
+            self._forget()
+        except sqlite3.Error as error:
+            _unkept(job, error)
         return job
 
     def end(self, job: Job, *, events: int, captured: int, errors: Sequence[Refusal]) -> Job:
         """Keep how it ended."""
         ended = job.finished(self._clock_ms(), events=events, captured=captured, errors=errors)
         row = (ended.finished_ms, _body(ended), ended.name)
-        self._db.execute("UPDATE job SET finished_ms = ?, body = ? WHERE name = ?", row)
+        try:
+            self._db.execute("UPDATE job SET finished_ms = ?, body = ? WHERE name = ?", row)
+        except sqlite3.Error as error:
+            _unkept(job, error)
         return ended
 
     def get(self, name: str) -> Job:
@@ -105,6 +114,11 @@ class JobStore:
         for (body,) in self._db.execute("SELECT body FROM job WHERE finished_ms = 0").fetchall():
             job = _job(body)
             self.end(job, events=job.events, captured=job.captured, errors=[left])
+
+
+def _unkept(job: Job, error: sqlite3.Error) -> None:
+    """A full disk must not turn events that are durable into a failure: the caller has its answer, and no job later."""
+    _LOG.warning("job not kept", job=job.name, error=str(error))
 
 
 def _body(job: Job) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address, ip_network
 from typing import Any, Final
+from urllib.parse import unquote
 
 from idtrace.errors import IdtraceError, InputError, Reason
 from idtrace.serving.errors import item_error
@@ -47,22 +49,31 @@ class PointerService(pointer_pb2_grpc.PointerServiceServicer):
         if not 0 < len(request.pointers) <= DELIVERED_MAX:
             detail = f"a call delivers 1 to {DELIVERED_MAX} pointers, this one {len(request.pointers)}"
             raise InputError(Reason.BATCH_TOO_LARGE, detail, field="pointers")
-        self._floods.require_caller(caller_of(context.peer()), len(request.pointers), self._monotonic())
-        checked = [self._check(pointer) for pointer in request.pointers]
-        sound = [one for one in checked if isinstance(one, Mention)]
+        caller = caller_of(context.peer())
+        self._floods.require_caller(caller, len(request.pointers), self._monotonic())
+        checked = self._checked(request.pointers, caller)
+        sound = list(dict.fromkeys(one for one in checked if isinstance(one, Mention)))
         new = set(await asyncio.shield(self._storage.put_pointers(sound))) if sound else set()
+        for one in sound:
+            if one not in new:
+                self._floods.was_here(caller, one.subject)
         if new:
             self._on_commit()
         return pointer_pb2.DeliverResponse(results=[_result(one, new) for one in checked])
 
-    def _check(self, pointer: pointer_pb2.Pointer) -> Mention | IdtraceError:
-        try:
-            mention = Mention(pointer.subject, pointer.time_ms, pointer.event, pointer.role)
-            checked = delivered(self._authority, mention)
-            self._floods.require_subject(checked.subject, self._monotonic())
-        except IdtraceError as error:
-            return error
-        return checked
+    def _checked(self, pointers: Iterable[pointer_pb2.Pointer], caller: str) -> list[Mention | IdtraceError]:
+        """Each by itself; one that is there twice is counted once."""
+        found: dict[Mention, Mention | IdtraceError] = {}
+        told = [Mention(one.subject, one.time_ms, one.event, one.role) for one in pointers]
+        for mention in told:
+            if mention in found:
+                continue
+            try:
+                found[mention] = delivered(self._authority, mention)
+                self._floods.require_subject(caller, mention.subject, self._monotonic())
+            except IdtraceError as error:
+                found[mention] = error
+        return [found[mention] for mention in told]
 
     async def List(
         self, request: pointer_pb2.PointerServiceListRequest, context: Context
@@ -119,8 +130,19 @@ class PointerService(pointer_pb2_grpc.PointerServiceServicer):
 
 
 def caller_of(peer: str) -> str:
-    """The address of gRPC's ``ipv4:192.0.2.1:50123`` without its port, which is another one for each connection."""
-    return peer.rpartition(":")[0] or peer
+    """The address of gRPC's ``ipv4:192.0.2.1:50123`` without its port, which is another one for each connection.
+
+    Of IPv6 the first 64 bits: whoever has one address has all that share them (RFC 4291, section 2.5.1).
+    """
+    address = unquote(peer).rpartition(":")[0] or peer
+    kind, _, host = address.partition(":")
+    if kind != "ipv6":
+        return address
+    try:
+        network = ip_network((ip_address(host.strip("[]").partition("%")[0]), 64), strict=False)
+    except ValueError:
+        return address
+    return f"ipv6:{network}"
 
 
 def _result(checked: Mention | IdtraceError, new: set[Mention]) -> pointer_pb2.DeliverResult:

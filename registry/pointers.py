@@ -2,8 +2,9 @@
 
 A pointer says that an event is about a subject. It is a hint: who follows it asks the tree for the event and verifies
 that, so a false one costs its reader a question and proves nothing. That is why anybody may deliver one unsigned, and
-why all that has to be held here is how many: by caller, so that one cannot fill the disk, and by subject, so that one
-thing's page cannot be made endless by many who each send little.
+why all that has to be held here is how many: by caller, so that one cannot fill the disk; of one subject by caller, so
+that one cannot use up what others may say of it; and of one subject in all, so that its page cannot be made endless by
+many who each send little. What is here already is not counted against a subject.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ CALLER_PER_SECOND: Final = 200.0
 # A lorry that reports every minute, its readings in five roles, needs a twelfth; a week of it may come at once.
 SUBJECT_BURST: Final = 60_000
 SUBJECT_PER_SECOND: Final = 1.0
+# All callers together: as many parties as a dose has, each with such a lorry.
+SUBJECT_TOTAL: Final = 10
 # Callers and subjects that are remembered, 200 bytes each; one that is forgotten has its burst again.
 CALLERS_KEPT: Final = 4_096
 SUBJECTS_KEPT: Final = 65_536
@@ -64,13 +67,20 @@ class Allowance:
             self._left.popitem(last=False)
         return allowed
 
+    def give_back(self, key: Hashable, count: int) -> None:
+        """What was taken and not used."""
+        if key in self._left:
+            left, since = self._left[key]
+            self._left[key] = (min(self._burst, left + count), since)
+
 
 class Floods:
     """What one node lets others deliver."""
 
     def __init__(self) -> None:
         self._callers = Allowance(CALLER_BURST, CALLER_PER_SECOND, CALLERS_KEPT)
-        self._subjects = Allowance(SUBJECT_BURST, SUBJECT_PER_SECOND, SUBJECTS_KEPT)
+        self._shares = Allowance(SUBJECT_BURST, SUBJECT_PER_SECOND, SUBJECTS_KEPT)
+        self._subjects = Allowance(SUBJECT_TOTAL * SUBJECT_BURST, SUBJECT_TOTAL * SUBJECT_PER_SECOND, SUBJECTS_KEPT)
 
     def require_caller(self, caller: str, count: int, now: float) -> None:
         """Count a call's pointers.
@@ -81,15 +91,24 @@ class Floods:
         if not self._callers.take(caller, count, now):
             raise BusyError(Reason.OVERLOADED, f"{caller} delivers more than {CALLER_PER_SECOND:.0f} pointers a second")
 
-    def require_subject(self, subject: str, now: float) -> None:
+    def require_subject(self, caller: str, subject: str, now: float) -> None:
         """Count a pointer of a subject.
 
         Raises:
             BusyError: OVERLOADED.
         """
-        if not self._subjects.take(subject, 1, now):
-            detail = f"more pointers of {subject} are delivered than {SUBJECT_PER_SECOND:.0f} a second"
+        if not self._shares.take((caller, subject), 1, now):
+            detail = f"{caller} delivers more pointers of {subject} than {SUBJECT_PER_SECOND:.0f} a second"
             raise BusyError(Reason.OVERLOADED, detail, field="pointers.subject")
+        if not self._subjects.take(subject, 1, now):
+            self._shares.give_back((caller, subject), 1)
+            detail = f"more pointers of {subject} are delivered than {SUBJECT_TOTAL * SUBJECT_PER_SECOND:.0f} a second"
+            raise BusyError(Reason.OVERLOADED, detail, field="pointers.subject")
+
+    def was_here(self, caller: str, subject: str) -> None:
+        """A pointer that was counted had been delivered before."""
+        self._shares.give_back((caller, subject), 1)
+        self._subjects.give_back(subject, 1)
 
 
 def outbound(authority: Authority, mentions: Iterable[Mention]) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ class Reporters:
         if str(prefix) != proposal.zone:
             detail = f"{prefix} is no zone of its own, so no key is its own"
             raise RefusedError(Reason.PARTY_UNLICENSED, detail, field="record.identifier")
-        party = check_license(await self._licences.of(prefix), prefix, event)
+        party = check_license(await self._licences.of(prefix), prefix, event, proposal.body.issued_at)
         check_places(party, event, self._licences.owners)
         if is_hands_on(event):
             for thing in things_of(event)[:THINGS_MAX]:

@@ -16,7 +16,7 @@ from idtrace.epcis.model import Action, Event, EventType
 from idtrace.epcis.uris import key
 from idtrace.errors import InputError, Reason, RefusedError, quoted
 from idtrace.identifier import Identifier, Prefix
-from idtrace.party import RULED_STEPS, Party, PartyRole, may_report
+from idtrace.party import RULED_STEPS, Party, PartyRole, is_late_word, may_report
 
 # They do their work at the places of others: a carrier is read at the gates of both sides, inspectors go in.
 GUESTS: Final = frozenset({PartyRole.CARRIER, PartyRole.LABORATORY, PartyRole.AUTHORITY})
@@ -40,8 +40,14 @@ def step_of(event: Event) -> str:
     return ""
 
 
-def check_license(party: Party | None, prefix: Prefix, event: Event) -> Party:
-    """Require a licence that is active now, was valid when it happened, and allows the step.
+def check_license(party: Party | None, prefix: Prefix, event: Event, reported_at: int) -> Party:
+    """Require a licence: active now, valid when it happened, not long over when it was told, and for this step.
+
+    Args:
+        party: the licence, None for none.
+        prefix: whose it is.
+        event: what is reported.
+        reported_at: when, UTC, s.
 
     Raises:
         RefusedError: PARTY_UNLICENSED, PARTY_SUSPENDED, LICENCE_PERIOD or ROLE_BIZ_STEP.
@@ -53,6 +59,9 @@ def check_license(party: Party | None, prefix: Prefix, event: Event) -> Party:
     if not party.valid_from * 1000 <= event.time_ms < party.valid_until * 1000:
         detail = f"the licence of {prefix} was not valid when the event happened"
         raise RefusedError(Reason.LICENCE_PERIOD, detail, field="eventTime")
+    if is_late_word(party, reported_at):
+        detail = f"the licence of {prefix} had ended more than a day before this was reported"
+        raise RefusedError(Reason.LICENCE_PERIOD, detail, field="record.issued_at")
     step = step_of(event)
     if not may_report(party.roles, step):
         detail = f"{prefix} is licensed as {', '.join(sorted(party.roles))}, which does not do {quoted(step)}"

@@ -163,10 +163,13 @@ class Run:
         gather = Gather(str(self._subject), now_ms=self.now_ms, limits=self._limits.gather)
         effect = gather.begin()
         while not isinstance(effect, Gathered):
+            reply: PointersRead | EventsFetched
             if isinstance(effect, AskPointers):
-                effect = gather.receive(await self.point(effect.questions))
+                reply = await self.point(effect.questions)
             else:
-                effect = gather.receive(await self.fetch(effect.identifiers))
+                reply = await self.fetch(effect.identifiers)
+            # Thousands of events take a second to assemble, in which others ask.
+            effect = await asyncio.to_thread(gather.receive, reply)
         return effect
 
     async def papers(self, gathered: Gathered) -> list[Resolution]:

@@ -5,13 +5,16 @@
 3. every proof verifies from the pinned root key;
 4. facts are made of them and judged again: what is shown is that judgement and not the resolver's word.
 
-``--check FILE`` does 3 and 4 for a saved file, without any node.
+``--check FILE`` does 3 and 4 for a saved file, without any node. Proofs show that what is there is true, and never that
+nothing was left out: for that somebody has to stand. So a file that no key of yours has signed, or that is not of now,
+is no leave to use anything, and USE in it ends with the exit code of HOLD.
 """
 
 from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -98,11 +101,32 @@ def _require_valid(report: VerdictReport) -> None:
         raise Failure(ExitCode.BOGUS, error, title="the verdict does not verify", hint=hint)
 
 
-def _end(output: Output, report: VerdictReport, language: Language, origin: dict[str, Any]) -> None:
+def cautions(report: VerdictReport, *, signed: bool, then: bool, at: int) -> list[str]:
+    """Why a saved verdict, sound as it is, is no leave to use a thing at this time (s)."""
+    body = report.body
+    assert body is not None, "a valid report has read one"
+    found: list[str] = []
+    if not signed:
+        found.append(
+            "Whoever made this file may have left events out; --resolver-key shows who stands for it."
+        )
+    age = at - body.now_ms // 1000
+    if not then and (abs(age) > AGE_SECONDS_MAX or (body.until_ms and at * 1000 >= body.until_ms)):
+        found.append(
+            "It says what held then and nothing of now; ask a resolver, or give --then if you mean then."
+        )
+    return found
+
+
+def _end(
+    output: Output, report: VerdictReport, language: Language, origin: dict[str, Any], warned: Sequence[str] = ()
+) -> None:
     assert report.judgement is not None, "a valid report has judged"
     code = _CODES[report.judgement.use]
-    output.show(*verdict_view(report, language, origin))
-    output.document(verdict_json(report, origin) | {"exit_code": int(code)})
+    if warned and code is ExitCode.OK:
+        code = ExitCode.HOLD
+    output.show(*verdict_view(report, language, origin, warned))
+    output.document(verdict_json(report, origin) | {"cautions": list(warned), "exit_code": int(code)})
     raise typer.Exit(code)
 
 
@@ -114,6 +138,9 @@ def judge(
     check: Annotated[
         Path | None, typer.Option("--check", metavar="FILE", help="Judge a saved verdict again, without any node.")
     ] = None,
+    then: Annotated[
+        bool, typer.Option("--then", help="With --check: what held at the time of the file, however long ago.")
+    ] = False,
     evidence_out: Annotated[
         Path | None, typer.Option("--evidence-out", metavar="FILE", help="Keep the verdict with all its proofs.")
     ] = None,
@@ -139,7 +166,10 @@ def judge(
             raise typer.BadParameter("it judges a file, and asks nobody about a code", param_hint="--check")
         report = _checked(unpacked(read_file(check, FILE_BYTES_MAX)), anchor, resolver_key)
         _require_valid(report)
-        _end(output, report, lang, {"source": str(check)})
+        warned = cautions(report, signed=resolver_key is not None, then=then, at=now())
+        _end(output, report, lang, {"source": str(check)}, warned)
+    if then:
+        raise typer.BadParameter("it is about a saved file; give --check FILE with it", param_hint="--then")
     if code is None or resolver is None:
         raise typer.BadParameter("give a code and a resolver, or a file to --check", param_hint="CODE")
     # 1. the question is ours

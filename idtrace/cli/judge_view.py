@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final
 
@@ -35,12 +35,17 @@ class Language(StrEnum):
 _SHOWN: Final = {Language.EN: (EN,), Language.ZH: (ZH,), Language.BOTH: (EN, ZH)}
 
 
-def verdict_view(report: VerdictReport, language: Language, origin: Mapping[str, Any]) -> list[RenderableType]:
-    """A verdict that has been judged again here."""
+def verdict_view(
+    report: VerdictReport, language: Language, origin: Mapping[str, Any], warned: Sequence[str] = ()
+) -> list[RenderableType]:
+    """A verdict that has been judged again here; ``warned`` says why it is no leave to use it all the same."""
     judgement, facts = report.judgement, report.facts
     assert judgement is not None, "only valid reports are shown"
     assert facts is not None, "the same"
     title = "   ".join(TITLES[judgement.use][one] for one in _SHOWN[language])
+    style = _STYLES[judgement.use]
+    if warned:
+        title, style = f"{title}\nas the file says, and no leave to use it now", "bold black on yellow"
     product = facts.product
     names = [] if product is None else [(product.name_en, product.name_zh)[one] for one in _SHOWN[language]]
     head: list[tuple[str, RenderableType]] = [
@@ -50,7 +55,8 @@ def verdict_view(report: VerdictReport, language: Language, origin: Mapping[str,
         ("expires", facts.expiry or "unknown"),
     ]
     shown: list[RenderableType] = [
-        Panel(Align.center(Text(title)), style=_STYLES[judgement.use]),
+        Panel(Align.center(Text(title, justify="center")), style=style),
+        *(Text(f"! {one}", style="bold yellow") for one in warned),
         pairs(head),
         "",
         *(_reason(one, report.policy.severity(one.code), language) for one in judgement.findings),

@@ -130,7 +130,7 @@ class Checked:
             try:
                 party = read_license(bundle.outcome, RecordBody.parse(bundle.outcome.signed.payload))
             except IdtraceError as error:
-                self.gaps.append(Gap(GapKind.MISFIT, str(bundle.identifier), f"no licence: {error.detail}"))
+                self.gaps.append(Gap(GapKind.UNREADABLE, str(bundle.identifier), f"no licence: {error.detail}"))
                 return
             self.parties[party.prefix] = party
 

@@ -30,6 +30,8 @@ _GAPS: Final = {
     GapKind.REFUSED: "a node refused",
     GapKind.BOGUS: "does not verify",
     GapKind.MISSING: "named, and not there",
+    GapKind.UNREADABLE: "cannot be read",
+    GapKind.UNFOUNDED: "there is no such event",
     GapKind.MISFIT: "says nothing of it",
     GapKind.BOUND: "a limit was reached",
 }

@@ -42,6 +42,8 @@ class GatherLimits:
     things: int = 64
     # The busiest thing that concerns anybody is a truck or a room: 50 events a day are 20,000 in a year.
     pointers: int = 20_000
+    # Of all things together; each takes some 400 bytes here.
+    pointers_in_all: int = 60_000
     # What a container was in, and what was fitted to it, before it concerned us: a calibration lasts a year.
     lookback_ms: int = 400 * _DAY_MS
     # A truck is loaded 50 times a day, and its logger was fitted months ago: each of the two has its own number.
@@ -147,6 +149,8 @@ class Gather:
         self._scopes: tuple[Scope, ...] = (Scope(subject, Concern.SUBJECT, BEGINNING, FOREVER, 0),)
         self._asked: dict[str, tuple[int, int]] = {}
         self._pointers: dict[str, dict[Pointer, None]] = {}
+        self._in_order: dict[str, list[Pointer]] = {}
+        self._held = 0
         self._known: dict[str, Observed] = {}
         self._tried: set[str] = set()
         self._gaps: dict[Gap, None] = {}
@@ -163,8 +167,7 @@ class Gather:
         match reply:
             case PointersRead(pointers):
                 assert self.state is State.POINTING, "nobody asked for pointers"
-                for pointer in pointers:
-                    self._pointers.setdefault(pointer.subject, {})[pointer] = None
+                self._keep(pointers)
             case EventsFetched(observed):
                 assert self.state is State.FETCHING, "nobody asked for events"
                 for one in observed:
@@ -176,6 +179,25 @@ class Gather:
             case _:
                 assert_never(reply)
         return self._next()
+
+    def _keep(self, pointers: Iterable[Pointer]) -> None:
+        for pointer in pointers:
+            kept = self._pointers.setdefault(pointer.subject, {})
+            if pointer in kept:
+                continue
+            if self._held >= self._limits.pointers_in_all:
+                self._bound(self._subject, f"more than {self._limits.pointers_in_all} pointers concern it")
+                return
+            kept[pointer] = None
+            self._held += 1
+            self._in_order.pop(pointer.subject, None)
+
+    def _sorted(self, subject: str) -> list[Pointer]:
+        """What is known of a subject, in order of time."""
+        if subject not in self._in_order:
+            kept = self._pointers.get(subject, ())
+            self._in_order[subject] = sorted(kept, key=lambda one: (one.time_ms, one.event, one.role))
+        return self._in_order[subject]
 
     def _next(self) -> Effect:
         """Events that are pointed to and in time come first, for they show whom else to ask about."""
@@ -202,7 +224,7 @@ class Gather:
         """Events not yet asked for: pointed to in the time of a scope, or named by an error declaration."""
         wanted: dict[str, None] = {}
         for scope in self._scopes:
-            pointers = sorted(self._pointers.get(scope.key, ()), key=lambda one: (one.time_ms, one.event, one.role))
+            pointers = self._sorted(scope.key)
             start_ms, end_ms = scope.start_ms, self._until(scope)
             wanted.update((one.event, None) for one in pointers if start_ms <= one.time_ms <= end_ms)
             if scope.start_ms > BEGINNING:

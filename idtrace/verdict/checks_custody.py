@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from idtrace.party import may_report
+from idtrace.party import is_late_word, may_report
 from idtrace.provenance.history import IDLE_GAPS, Clash, Step
 from idtrace.provenance.seen import CLOCK_TOLERANCE_MS, MEASURED, RECEIVED, SHIPPED, UNSHIPPED
 from idtrace.verdict.context import Context
@@ -23,10 +23,6 @@ _CLASHES: Final = {
     Clash.OVERLAP: Code.CUSTODY_OVERLAP,
     Clash.STRANGER: Code.REPORTED_BY_STRANGER,
 }
-
-
-# What happened on a licence's last day is reported by the end of the next.
-LATE_SECONDS: Final = 86_400
 
 
 def contradictions(context: Context) -> Iterator[Finding]:
@@ -98,7 +94,7 @@ def _is_licensed(context: Context, prefix: str, at_ms: int) -> bool:
 def _is_late_told(context: Context, step: Step) -> bool:
     """Whether it was told long after the licence had ended: then its date is only what somebody claims."""
     party = context.facts.parties.get(step.observed.party)
-    return party is not None and step.observed.reported_at >= party.valid_until + LATE_SECONDS
+    return party is not None and is_late_word(party, step.observed.reported_at)
 
 
 def strange(context: Context) -> Iterator[Finding]:

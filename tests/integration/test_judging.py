@@ -206,6 +206,15 @@ async def test_the_command_line_judges_again_and_the_file_judges_without_any_nod
     ran = await asyncio.to_thread(idtrace, *offline)
     told = json.loads(ran.out)
     assert (ran.code, told["use"], told["findings"]) == (0, "USE", [])
+    # A file that nobody stands for is no leave to use anything, nor is one of another time.
+    bare = ("judge", "--check", str(saved), "--root", str(root))
+    ran = await asyncio.to_thread(idtrace, *bare, "--json")
+    told = json.loads(ran.out)
+    assert (ran.code, told["use"], len(told["cautions"])) == (ExitCode.HOLD, "USE", 1)
+    ran = await asyncio.to_thread(idtrace, *bare)
+    assert (ran.code, "no leave to use it now" in ran.out) == (ExitCode.HOLD, True)
+    ran = await asyncio.to_thread(idtrace, *asked, "--then")
+    assert (ran.code, "--check" in ran.err) == (2, True)
     # What lies about it is not believed.
     other = site.folder / "other.pub"
     write_public_key(other, [signer("somebody else").public_key])

@@ -170,7 +170,9 @@ async def test_nobody_there_is_said_in_words() -> None:
     ("peer", "caller"),
     [
         ("ipv4:192.0.2.1:50123", "ipv4:192.0.2.1"),
-        ("ipv6:%5B2001:db8::1%5D:50123", "ipv6:%5B2001:db8::1%5D"),
+        ("ipv6:%5B2001:db8::1%5D:50123", "ipv6:2001:db8::/64"),
+        ("ipv6:[2001:db8::2%25eth0]:50123", "ipv6:2001:db8::/64"),
+        ("ipv6:what:1", "ipv6:what"),
         ("unix:", "unix"),
         ("nowhere", "nowhere"),
     ],

@@ -156,7 +156,7 @@ async def test_pointers_that_lie_are_shown_and_change_nothing(told: tuple[Site, 
     parts = await built.trace(DOSE)
     assert sorted((gap.kind, gap.subject) for gap in kinds(parts, "gap")) == [
         ("misfit", stray.identifier),
-        ("missing", lies[1].event),
+        ("unfounded", lies[1].event),
     ]
     assert len(kinds(parts, "step")) == 18
 

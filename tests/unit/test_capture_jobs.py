@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from idtrace.errors import InputError, Reason, RefusedError
 from registry import job_store
@@ -109,3 +110,13 @@ def test_a_file_that_is_none_of_jobs_is_refused_with_its_name(tmp_path: Path, cl
     with pytest.raises(InputError) as refused:
         opened(tmp_path, clock)
     assert refused.value.field.endswith("jobs.sqlite3")
+
+
+def test_a_disk_that_takes_nothing_leaves_the_caller_its_answer(tmp_path: Path, clock: Clock) -> None:
+    store = JobStore(tmp_path / "jobs", clock, lambda: "a")
+    store.close()  # whatever is written now fails
+    with structlog.testing.capture_logs() as logs:
+        job = store.begin(rollback=False)
+        ended = store.end(job, events=1, captured=1, errors=[])
+    assert (ended.events, ended.captured) == (1, 1)
+    assert [(line["event"], line["job"]) for line in logs] == [("job not kept", "a")] * 2

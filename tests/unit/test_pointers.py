@@ -14,6 +14,7 @@ from registry.pointers import (
     CALLER_BURST,
     LISTED_MAX,
     SUBJECT_BURST,
+    SUBJECT_TOTAL,
     TIME_MS_MAX,
     Allowance,
     Floods,
@@ -119,11 +120,26 @@ def test_a_flood_by_one_caller_or_about_one_subject_is_refused() -> None:
     with pytest.raises(BusyError, match=r"192\.0\.2\.1") as refused:
         floods.require_caller("ipv4:192.0.2.1", 1, 0.0)
     assert refused.value.reason is Reason.OVERLOADED
+    one = "ipv4:192.0.2.1"
     for _ in range(SUBJECT_BURST):
-        floods.require_subject(BOX, 0.0)
-    floods.require_subject(f"{ZONE}/B2", 0.0)
-    with pytest.raises(BusyError) as refused:
-        floods.require_subject(BOX, 0.0)
+        floods.require_subject(one, BOX, 0.0)
+    floods.require_subject(one, f"{ZONE}/B2", 0.0)
+    floods.require_subject("ipv4:192.0.2.2", BOX, 0.0)  # whom it cannot starve
+    with pytest.raises(BusyError, match=one) as refused:
+        floods.require_subject(one, BOX, 0.0)
+    assert (refused.value.reason, refused.value.field) == (Reason.OVERLOADED, "pointers.subject")
+    floods.was_here(one, BOX)
+    floods.was_here("ipv4:192.0.2.3", f"{ZONE}/B3")  # nothing was counted
+    floods.require_subject(one, BOX, 0.0)
+
+
+def test_a_flood_about_one_subject_by_many_is_refused() -> None:
+    floods = Floods()
+    for caller in range(SUBJECT_TOTAL):
+        for _ in range(SUBJECT_BURST):
+            floods.require_subject(f"ipv4:192.0.2.{caller}", BOX, 0.0)
+    with pytest.raises(BusyError, match="are delivered") as refused:
+        floods.require_subject("ipv4:192.0.2.99", BOX, 0.0)
     assert (refused.value.reason, refused.value.field) == (Reason.OVERLOADED, "pointers.subject")
 
 

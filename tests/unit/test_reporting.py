@@ -20,9 +20,9 @@ PREFIX = Prefix.parse("88.118.8")
 SECOND = 1_000
 
 
-def refused(party: Party | None, event: Event) -> Reason | None:
+def refused(party: Party | None, event: Event, reported_at: int | None = None) -> Reason | None:
     try:
-        check_license(party, PREFIX, event)
+        check_license(party, PREFIX, event, event.time_ms // 1000 if reported_at is None else reported_at)
     except RefusedError as error:
         return error.reason
     return None
@@ -130,3 +130,11 @@ def test_guests_are_read_at_the_places_of_others_and_have_no_stock_there(role: P
     party = a_party("88.118.8", role)
     assert places(party, readPoint=FOREIGN) == (None if role in GUESTS else "readPoint.id")
     assert places(party, bizLocation=FOREIGN) == "bizLocation.id"
+
+
+def test_what_is_told_more_than_a_day_after_the_licence_ended_is_refused() -> None:
+    event = an_event(bizStep="commissioning")
+    ends = event.time_ms // 1000 + 60
+    party = replace(a_party("88.118.8", PartyRole.MAKER), valid_until=ends)
+    assert refused(party, event, ends + 86_399) is None
+    assert refused(party, event, ends + 86_400) is Reason.LICENCE_PERIOD

@@ -268,7 +268,7 @@ def test_restricted_values_are_withheld_and_the_rest_still_verifies() -> None:
 def test_a_node_that_leaves_out_what_everybody_may_read_lies() -> None:
     built = tree()
 
-    def cut(_: Tree, __: sim.Ask, answer: NodeAnswer) -> NodeAnswer:
+    def cut(_: Tree, __: Ask, answer: NodeAnswer) -> NodeAnswer:
         assert isinstance(answer.outcome, Record)
         return replace(answer, outcome=replace(answer.outcome, values=()))
 

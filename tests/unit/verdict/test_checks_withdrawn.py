@@ -65,7 +65,7 @@ def looked(by: str, at_ms: int = LATE + 20 * MINUTE, **changes: Any) -> Observed
 
 def test_it_holds_until_an_authority_or_the_maker_has_looked() -> None:
     said = event(LATE, "inspecting", CLINIC, disposition="damaged")
-    parties = Story().facts().parties | {AUTHORITY: party(AUTHORITY, PartyRole.AUTHORITY)}
+    parties = {**Story().facts().parties, AUTHORITY: party(AUTHORITY, PartyRole.AUTHORITY)}
 
     def told(*more: Observed) -> list[Code]:
         return codes(story(said, declared(said), *more, parties=parties))
@@ -117,7 +117,7 @@ def test_the_word_of_who_has_no_part_in_it_holds_and_decides_nothing() -> None:
 
 def test_who_looks_at_things_of_others_is_no_stranger() -> None:
     for role in (PartyRole.AUTHORITY, PartyRole.LABORATORY):
-        parties = Story().facts().parties | {AUTHORITY: party(AUTHORITY, role)}
+        parties = {**Story().facts().parties, AUTHORITY: party(AUTHORITY, role)}
         said = event(LATE, "inspecting", AUTHORITY, read_point="", disposition="damaged")
         assert story(said, parties=parties).has(Code.DAMAGED)
 
@@ -149,7 +149,7 @@ def test_what_is_told_long_after_the_licence_ended_counts_as_told_without_one() 
     ends = (T0 + 5 * HOUR) // 1000
     for after, found in ((86_399, False), (86_400, True)):
         said = event(T0 + HOUR, "storing", MAKER, reported_at=ends + after)
-        parties = Story().facts().parties | {MAKER: party(MAKER, PartyRole.MAKER, valid_until=ends)}
+        parties = {**Story().facts().parties, MAKER: party(MAKER, PartyRole.MAKER, valid_until=ends)}
         told = story(said, parties=parties, now_ms=T0 + 5 * HOUR)
         assert told.has(Code.PARTY_UNLICENSED) is found
 
@@ -182,7 +182,7 @@ def answered_by(by: str, **parties: Party) -> list[Code]:
     said = {"idtrace:acknowledges": [alarm.id for alarm in report.alarms], "idtrace:comment": "the door stood open"}
     about = ("idtrace:88.118.9/fridge",)
     told.events.append(event(T0 + 5 * HOUR, "inspecting", by, epcs=about, read_point="", extensions=said))
-    told.changes = {"parties": facts.parties | parties}
+    told.changes = {"parties": {**facts.parties, **parties}}
     return codes(told)
 
 
