@@ -20,12 +20,14 @@ from idtrace.cli import (
     capture,
     delegate,
     drug,
+    events,
     judge,
     key,
     node,
     outbox,
     party,
     prefix,
+    recall,
     register,
     resolve,
     scan,
@@ -149,7 +151,9 @@ app.command()(scan.scan)
 app.command()(verify.verify)
 app.command()(audit.audit)
 app.command()(outbox.outbox)
+app.command()(events.events)
 app.command(name="simulate")(simulate.simulate_chains)
+app.add_typer(recall.app, name="recall")
 app.add_typer(node.app, name="node")
 app.add_typer(store.app, name="store")
 app.add_typer(witness.app, name="witness")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from idtrace.bundle import signed_to_json
 from idtrace.cli.client import Node, connect
-from idtrace.cli.drafts import Change, Draft, idempotency_key, next_version, signed_record
-from idtrace.cli.exits import Failure
+from idtrace.cli.drafts import Change, Draft, next_version
 from idtrace.cli.options import now, output_of
 from idtrace.cli.output import Output, pairs, plain
-from idtrace.cli.show import level_word, receipt_table, span, utc, wait_for
+from idtrace.cli.publish import Current, publish
+from idtrace.cli.show import level_word, receipt_table, span, utc
 from idtrace.cli.signing_options import RecordSigning, grouped
-from idtrace.cli.trust import ReceiptCheck, current_record
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import Prefix
 from idtrace.party import (
@@ -30,9 +29,7 @@ from idtrace.party import (
     format_party,
     license_identifier,
 )
-from idtrace.record import SALT_BYTES, TIME_MAX, Permission, Record, RecordBody
-from idtrace.v1 import registry_pb2, registry_pb2_grpc
-from idtrace.wire import record_to_pb, signed_from_pb
+from idtrace.record import SALT_BYTES, TIME_MAX, Permission, RecordBody, Value
 
 app = typer.Typer(help="Licences: who may report what happens to things.", no_args_is_help=True)
 # A licence is read by the party's node at most half a minute late, and by resolvers at once.
@@ -95,30 +92,17 @@ def license_(
 def _publish(output: Output, peer: Node, by: RecordSigning, parent: Prefix, party: Party) -> None:
     identifier = license_identifier(parent, Prefix.parse(party.prefix))
     entry = (PARTY_TYPE, format_party(party), Permission.PUBLIC)
-    signer, anchor = by.signer(), by.anchor()
-    try:
-        current: tuple[Record, RecordBody] | None = current_record(peer, identifier, signer.public_key, anchor, now())
-    except Failure as failure:
-        if failure.error.reason is not Reason.IDENTIFIER_UNKNOWN:
-            raise
-        current = None
-    salts = [secrets.token_bytes(SALT_BYTES)]
-    if current is None:
-        body, values = Draft(identifier, (entry,), ttl_seconds=_TTL_SECONDS).body(salts, now())
-    else:
-        body, values = next_version(*current, Change(values=(entry,)), salts, now())
-    record = signed_record(body, values, signer)
-    stub = registry_pb2_grpc.RegistryServiceStub(peer.channel)
-    parts: dict[str, Any] = {"idempotency_key": idempotency_key(record.signed.payload), "record": record_to_pb(record)}
-    level = wait_for(witnessed=False)
-    if current is None:
-        told = peer.write(stub.Register, registry_pb2.RegisterRequest(**parts, wait_for=level)).receipt
-    else:
-        told = peer.write(stub.Update, registry_pb2.UpdateRequest(**parts, wait_for=level)).receipt
-    signed = signed_from_pb(told.signed, "receipt")
-    receipt = ReceiptCheck(peer, anchor)(signed, record, identifier, body.version, now())
+
+    def draft(current: Current | None) -> tuple[RecordBody, tuple[Value, ...]]:
+        salts = [secrets.token_bytes(SALT_BYTES)]
+        if current is None:
+            return Draft(identifier, (entry,), ttl_seconds=_TTL_SECONDS).body(salts, now())
+        return next_version(*current, Change(values=(entry,)), salts, now())
+
+    told = publish(peer, by.signer(), by.anchor(), identifier, draft)
+    body = told.body
     shown = {"identifier": str(identifier), "version": body.version, "status": body.status, "party": party.prefix}
-    output.document({**shown, "receipt": signed_to_json(signed), "level": level_word(told.level)})
+    output.document({**shown, "receipt": signed_to_json(told.signed), "level": level_word(told.level)})
     rows = [
         ("party", f"{party.prefix}, {plain(party.name_en)} {plain(party.name_zh)}"),
         ("roles", ", ".join(sorted(party.roles))),
@@ -126,7 +110,7 @@ def _publish(output: Output, peer: Node, by: RecordSigning, parent: Prefix, part
         ("valid", f"{utc(party.valid_from)} for {span(party.valid_until - party.valid_from)}"),
         ("status", str(body.status)),
     ]
-    output.show(receipt_table("licensed", receipt, told.level), pairs(rows))
+    output.show(receipt_table("licensed", told.receipt, told.level), pairs(rows))
 
 
 def place(text: str) -> Location:

@@ -7,6 +7,7 @@ events that it has verified; each row names some of them, and ``idtrace trace`` 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import grpc
@@ -87,6 +88,33 @@ def verified(message: Any, zone: Prefix, name: str, anchor: Anchor, at: int) -> 
     raise VerificationError(Reason.ANSWER_MALFORMED, detail, field="recalls")
 
 
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """The answer: the recall, proven here, and rows, gaps and summary as the resolver gives them."""
+
+    recall: Recall
+    rows: list[Any]
+    gaps: list[Any]
+    summary: Any
+
+
+def holders(resolver: str, timeout: float, zone: Prefix, name: str, anchor: Anchor) -> Holders:
+    """Ask a resolver who holds what a recall reaches, the most doses first.
+
+    Raises:
+        Failure: as :func:`ask`.
+        VerificationError: as :func:`verified`.
+    """
+    with connect(resolver, timeout) as node:
+        parts = ask(node, str(zone), name)
+    recalls = [part.recalls for part in parts if part.WhichOneof("part") == "recalls"]
+    recall = verified(recalls[0] if recalls else resolver_pb2.WhoHoldsResponse().recalls, zone, name, anchor, now())
+    rows = [part.row for part in parts if part.WhichOneof("part") == "row"]
+    gaps = [part.gap for part in parts if part.WhichOneof("part") == "gap"]
+    rows.sort(key=lambda row: (-row.doses, -row.given, row.holder, row.towards, row.place))
+    return Holders(recall, rows, gaps, parts[-1].summary)
+
+
 def who_holds(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The recall's name, for example R-2026-01.")],
@@ -106,17 +134,10 @@ def who_holds(
     del as_json
     output = output_of(ctx)
     prefix = Prefix.parse(zone, field="--zone")
-    anchor = roots_of(root, root_update).anchor
-    with connect(resolver, timeout) as node:
-        parts = ask(node, str(prefix), name)
-    recalls = [part.recalls for part in parts if part.WhichOneof("part") == "recalls"]
-    recall = verified(recalls[0] if recalls else resolver_pb2.WhoHoldsResponse().recalls, prefix, name, anchor, now())
-    rows = [part.row for part in parts if part.WhichOneof("part") == "row"]
-    gaps = [part.gap for part in parts if part.WhichOneof("part") == "gap"]
-    rows.sort(key=lambda row: (-row.doses, -row.given, row.holder, row.towards, row.place))
-    output.show(*holders_view(recall, rows, gaps))
-    output.document(holders_json(recall, rows, gaps, parts[-1].summary))
-    raise typer.Exit(ExitCode.UNREACHABLE if gaps else ExitCode.OK)
+    found = holders(resolver, timeout, prefix, name, roots_of(root, root_update).anchor)
+    output.show(*holders_view(found.recall, found.rows, found.gaps))
+    output.document(holders_json(found.recall, found.rows, found.gaps, found.summary))
+    raise typer.Exit(ExitCode.UNREACHABLE if found.gaps else ExitCode.OK)
 
 
 def holders_view(recall: Recall, rows: Sequence[Any], gaps: Sequence[Any]) -> list[RenderableType]:

@@ -82,9 +82,9 @@ def current_delegation(
 
 
 def current_record(
-    node: Node, identifier: Identifier, own: PublicKey, anchor: Anchor | None, now: int
+    node: Node, identifier: Identifier, own: PublicKey | None, anchor: Anchor | None, now: int
 ) -> tuple[Record, RecordBody]:
-    """The latest version of an identifier, genuine and with its values checked.
+    """The latest version of an identifier, genuine and with its values checked; ``own`` where there is no anchor.
 
     Raises:
         Failure: REFUSED where the node has no such record.
@@ -110,7 +110,7 @@ def _genuine(
     record: Record,
     answer: NodeAnswer,
     identifier: Identifier,
-    own: PublicKey,
+    own: PublicKey | None,
     anchor: Anchor | None,
     now: int,
 ) -> RecordBody:
@@ -118,6 +118,7 @@ def _genuine(
         chain = trusted_chain(answer.delegations, anchor, now)
         context, proof, currency = Context.at(now), answer.proof, answer.currency
         return check_recorded(record, identifier, chain, context, proof=proof, currency=currency).body
+    assert own is not None, "who pins no root key signs with a key of its own"
     _require_own_record(record, identifier, own)
     body = RecordBody.parse(record.signed.payload)
     if body.identifier != identifier:
