@@ -102,18 +102,42 @@ class Capturing:
             job: one that was begun before, so that its name could be told.
 
         Raises:
+            InputError: the document as a whole is malformed.
+            RefusedError, BusyError: as :meth:`capture_items`.
+        """
+        self.require_signer()
+        ended, _ = await self.capture_items(read_items(data, media_type), rollback=rollback, party=party, job=job)
+        return ended
+
+    async def capture_items(
+        self, items: Sequence[Event | EventError], *, rollback: bool, party: Prefix, job: Job | None = None
+    ) -> tuple[Job, list[Fate]]:
+        """The same of events that were read before; what became of each, in their order.
+
+        Raises:
             RefusedError: CAPTURE_UNSIGNED where the node has no key for that.
-            InputError: the document as a whole is malformed, or BATCH_TOO_LARGE: with rollback it is one batch.
+            InputError: BATCH_TOO_LARGE: with rollback it is one batch.
             BusyError: as :meth:`capture`.
+        """
+        signer = self.require_signer()
+        if rollback and items:
+            _check_count(len(items))
+
+        async def work() -> list[Fate]:
+            return await self._pieces(await self._signed(items, party, signer), rollback=rollback)
+
+        return await self.under_job(work, rollback=rollback, job=job)
+
+    def require_signer(self) -> Signer:
+        """The key that signs for those whose tools cannot.
+
+        Raises:
+            RefusedError: CAPTURE_UNSIGNED where the node has none.
         """
         if self._signer is None:
             detail = "this node signs nobody's events ([capture] key); send them signed"
             raise RefusedError(Reason.CAPTURE_UNSIGNED, detail, field="capture.key")
-        sent = await self._signed(_read(data, media_type), party, self._signer)
-        if rollback and sent:
-            _check_count(len(sent))
-        ended, _ = await self.under_job(lambda: self._pieces(sent, rollback=rollback), rollback=rollback, job=job)
-        return ended
+        return self._signer
 
     async def under_job(
         self, work: Callable[[], Awaitable[list[Fate]]], *, rollback: bool, job: Job | None = None
@@ -146,7 +170,12 @@ class Capturing:
     async def _pieces(self, sent: Sequence[Record | IdtraceError], *, rollback: bool) -> list[Fate]:
         fates: list[Fate] = []
         for start in range(0, len(sent), BATCH_MAX):
-            fates += await self._fates(sent[start : start + BATCH_MAX], rollback=rollback)
+            try:
+                fates += await self._fates(sent[start : start + BATCH_MAX], rollback=rollback)
+            except IdtraceError as error:
+                if not fates:
+                    raise
+                return fates + [error] * (len(sent) - start)  # what is durable by now is told to be
         return fates
 
     async def _fates(self, sent: Sequence[Record | IdtraceError], *, rollback: bool) -> list[Fate]:
@@ -220,7 +249,12 @@ def _signed(event: Event, party: Prefix, signer: Signer, now: int) -> Record | I
     return Record(sign(Kind.RECORD, body.payload(), signer), values)
 
 
-def _read(data: bytes, media_type: str) -> Sequence[Event | EventError]:
+def read_items(data: bytes, media_type: str) -> Sequence[Event | EventError]:
+    """The events of a document, and in the place of each that breaks a rule what is wrong with it.
+
+    Raises:
+        InputError: the document as a whole is malformed, or of another media type.
+    """
     bare = media_type.partition(";")[0].strip().lower()
     if bare in JSON_TYPES:
         return parse.read_document(data).items

@@ -23,6 +23,7 @@ ZONES_MAX = 64
 WITNESS_WAIT_SECONDS = 5.0
 # The longest of the deadlines that callers may have (30 s) less what registering itself may take.
 WITNESS_WAIT_SECONDS_MAX = 25.0
+_TABLES = frozenset({"storage", "log", "capture", "events"})  # each has a class of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,44 @@ class CaptureConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EventsConfig:
+    """The EPCIS interface over HTTP: where it listens, the file of the tokens of those who write, and who may read."""
+
+    listen: str
+    tokens: Path | None
+    reading_open: bool
+
+    @classmethod
+    def parse(cls, mapping: Mapping[str, object], base: Path) -> EventsConfig | None:
+        """Read the table ``events`` of a node's configuration; None where it listens nowhere.
+
+        Raises:
+            InputError: naming the key and the rule.
+        """
+        table = mapping.get("events", {})
+        if not isinstance(table, Mapping):
+            raise InputError(Reason.FIELD_MALFORMED, "setting events is not a table", field="events")
+        settings = Settings(table, base, table="events")
+        listen, tokens, reading = (
+            settings.text("listen", ""),
+            settings.text("tokens", ""),
+            settings.text("reading", "token"),
+        )
+        settings.end()
+        if reading not in {"open", "token"}:
+            rule = "setting events.reading is neither open nor token"
+            raise InputError(Reason.FIELD_MALFORMED, rule, field="events.reading")
+        if not listen and not tokens and reading == "token":
+            return None
+        if not listen:
+            raise InputError(Reason.FIELD_MALFORMED, "setting events.listen is missing", field="events.listen")
+        if not tokens and reading != "open":
+            rule = "without events.tokens nobody can use the interface, unless events.reading is open"
+            raise InputError(Reason.FIELD_MALFORMED, rule, field="events.tokens")
+        return cls(listen, base / tokens if tokens else None, reading == "open")
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryConfig:
     """What an operator decides. Paths are absolute or relative to the configuration file."""
 
@@ -150,6 +189,7 @@ class RegistryConfig:
     log_level: str
     log: LogConfig | None
     capture: CaptureConfig = field(default_factory=CaptureConfig)
+    events: EventsConfig | None = None
 
     @classmethod
     def parse(cls, mapping: Mapping[str, object], base: Path) -> RegistryConfig:
@@ -158,9 +198,7 @@ class RegistryConfig:
         Raises:
             InputError: naming the key and the rule.
         """
-        settings = Settings(
-            {key: value for key, value in mapping.items() if key not in {"storage", "log", "capture"}}, base
-        )
+        settings = Settings({key: value for key, value in mapping.items() if key not in _TABLES}, base)
         settings.role("registry")
         node_key = settings.path("node_key")
         config = cls(
@@ -188,6 +226,7 @@ class RegistryConfig:
             log_level=settings.text("log_level", "INFO"),
             log=LogConfig.parse(mapping, base, node_key),
             capture=CaptureConfig.parse(mapping, base),
+            events=EventsConfig.parse(mapping, base),
         )
         settings.end()
         if not config.parents and config.zones != {Prefix(())}:

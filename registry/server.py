@@ -30,6 +30,10 @@ from registry.capturing import Capturing
 from registry.changes import Changes
 from registry.config import RegistryConfig
 from registry.delivering import Delivering
+from registry.event_http import EventInterface
+from registry.event_query import EventQueries
+from registry.event_service import EventService
+from registry.event_stream import EventStreams
 from registry.grants import Grants
 from registry.homes import Homes
 from registry.job_store import JobStore
@@ -38,6 +42,7 @@ from registry.logbook import LogWriter
 from registry.pointer_service import PointerService
 from registry.pointers import outbound
 from registry.publishing import Publishing
+from registry.query_store import QueryStore
 from registry.receipts import Receipts
 from registry.reporters import Reporters
 from registry.sealing import Sealing
@@ -53,6 +58,7 @@ SERVICES: Final = (
     "idtrace.v1.DelegationService",
     "idtrace.v1.PointerService",
     "idtrace.v1.CaptureService",
+    "idtrace.v1.EventService",
 )
 
 
@@ -125,6 +131,23 @@ def _signer_for_others(config: RegistryConfig, passphrase: bytes | None) -> Sign
     return load_signer(config.capture.key, passphrase) if config.capture.key else None
 
 
+def _interface(
+    config: RegistryConfig, capturing: Capturing, queries: EventQueries, streams: EventStreams, stored: QueryStore
+) -> EventInterface | None:
+    if config.events is None:
+        return None
+    return EventInterface(
+        config.events,
+        capturing=capturing,
+        party=config.capture.party,
+        queries=queries,
+        streams=streams,
+        stored=stored,
+        data=config.data,
+        now_ms=wall_clock_ms,
+    )
+
+
 def _job_name() -> str:
     """So long that nobody guesses the job of another."""
     return secrets.token_hex(16)
@@ -151,9 +174,12 @@ class _Node:
     pointers: PointerService
     delivering: Delivering
     capture: CaptureService
+    events: EventService
+    streams: EventStreams
+    interface: EventInterface | None
 
 
-async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore) -> _Node:
+async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore, stored: QueryStore) -> _Node:
     """A node on an open store, with what it needs to know read from there.
 
     Raises:
@@ -166,7 +192,9 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore) -> _N
     stamper = Stamper(LogWriter(log_signer), wall_clock, time.monotonic) if log_signer else None
     publishing = Publishing(config.log, storage, config.data, wall_clock) if config.log else None
     news, to_deliver = asyncio.Event(), asyncio.Event()
-    committed = _all(news.set, to_deliver.set, *([publishing.grow] if publishing else []))
+    queries = EventQueries(storage)
+    streams = EventStreams(storage, queries)
+    committed = _all(news.set, to_deliver.set, streams.news, *([publishing.grow] if publishing else []))
     grants = Grants(storage, authority, signer.public_key.key_id, wall_clock, committed, stamper=stamper)
     changes = Changes(storage, authority, grants, news)
     await changes.begin()
@@ -187,6 +215,7 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore) -> _N
     sealing = Sealing(storage, authority, sequencer, wall_clock, standing, receipts=receipts, reporters=reporters)
     for_others = _signer_for_others(config, passphrase)
     capturing = Capturing(storage, authority, sequencer, reporters, jobs, clock=wall_clock, signer=for_others)
+    interface = _interface(config, capturing, queries, streams, stored)
     deadline_seconds_max = config.edge.deadline_seconds_max
     registry = RegistryService(
         storage=storage,
@@ -212,6 +241,9 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore) -> _N
         pointers,
         delivering,
         CaptureService(storage, capturing, sealing, receipts, deadline_seconds_max=deadline_seconds_max),
+        EventService(queries, streams),
+        streams,
+        interface,
     )
 
 
@@ -226,8 +258,11 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
     with lock_file(config.data / "lock", owner="another node runs on this folder", field=str(config.data)):
         storage = await open_storage(config)
         try:
-            with closing(JobStore(config.data / "capture-jobs.sqlite3", wall_clock_ms, _job_name)) as jobs:
-                await _run(config, await _built(config, storage, jobs), on_ready, stop)
+            with (
+                closing(JobStore(config.data / "capture-jobs.sqlite3", wall_clock_ms, _job_name)) as jobs,
+                closing(QueryStore(config.data / "stored-queries.sqlite3", wall_clock_ms)) as stored,
+            ):
+                await _run(config, await _built(config, storage, jobs, stored), on_ready, stop)
         finally:
             await storage.close()
 
@@ -240,26 +275,32 @@ async def _run(
         delegation_pb2_grpc.add_DelegationServiceServicer_to_server(node.delegations, server)
         pointer_pb2_grpc.add_PointerServiceServicer_to_server(node.pointers, server)
         capture_pb2_grpc.add_CaptureServiceServicer_to_server(node.capture, server)
+        capture_pb2_grpc.add_EventServiceServicer_to_server(node.events, server)
 
     committing = asyncio.create_task(node.sequencer.run(), name="sequencer")
     adopting = asyncio.create_task(node.adoption.run(config.refresh_seconds), name="adoption")
     telling = asyncio.create_task(node.changes.run(), name="changes")
     delivering = asyncio.create_task(node.delivering.run(), name="delivering")
+    streaming = asyncio.create_task(node.streams.run(), name="streams")
     published = asyncio.create_task(node.publishing.run(stop), name="publishing") if node.publishing else None
+    spoken = asyncio.create_task(node.interface.run(stop), name="epcis") if node.interface else None
     # Without a sequencer nothing can be committed, and without the others nothing is told: the node ends, and its
     # supervisor starts it anew.
-    for vital in (committing, telling, delivering, published):
+    for vital in (committing, telling, delivering, streaming, published, spoken):
         if vital is not None:
             vital.add_done_callback(lambda _: stop.set())
     try:
         await serve(config.edge, add_services, SERVICES, on_ready=on_ready, stop=stop)
     finally:
-        for endless in (adopting, telling, delivering):
+        stop.set()  # whatever has ended the serving, what goes on for ever ends with it
+        if spoken is not None:
+            await asyncio.wait({spoken})  # its captures end while there is a sequencer
+        for endless in (adopting, telling, delivering, streaming):
             endless.cancel()
             with suppress(asyncio.CancelledError):
                 await endless
         node.sequencer.close()
         await committing
-        stop.set()  # whatever has ended the serving, publishing ends with it
-        if published is not None:
-            await published
+        for ending in (published, spoken):
+            if ending is not None:
+                await ending

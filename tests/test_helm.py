@@ -177,6 +177,17 @@ def test_a_log_has_its_keys_and_its_port() -> None:
     assert [item["key"] for item in pod["volumes"][1]["secret"]["items"]] == ["root.pub", "node.key", "log.key"]
 
 
+def test_the_epcis_interface_has_its_tokens_and_its_port() -> None:
+    events = {"listen": "0.0.0.0:9070", "tokens": "/etc/idtrace/keys/tokens", "reading": "open"}
+    given = [f"--set=registry.events.{key}={value}" for key, value in events.items()]
+    manifests = rendered("registry", *given, "--set=keys.more={tokens}")
+    assert tomllib.loads(manifests["ConfigMap"]["data"]["node.toml"])["events"] == events
+    ports = [(port["name"], port["port"]) for port in manifests["Service"]["spec"]["ports"]]
+    assert ports == [("grpc", 9090), ("epcis", 9070)]
+    pod = manifests["StatefulSet"]["spec"]["template"]["spec"]
+    assert [port["containerPort"] for port in pod["containers"][0]["ports"]] == [9090, 9070]
+
+
 @pytest.mark.parametrize(
     "wrong", ["--set=replicas=2", "--set=keys.secret=", "--set=registry.zone=88", "--set-json=registry.zones=[]"]
 )

@@ -107,14 +107,10 @@ def cautions(report: VerdictReport, *, signed: bool, then: bool, at: int) -> lis
     assert body is not None, "a valid report has read one"
     found: list[str] = []
     if not signed:
-        found.append(
-            "Whoever made this file may have left events out; --resolver-key shows who stands for it."
-        )
+        found.append("Whoever made this file may have left events out; --resolver-key shows who stands for it.")
     age = at - body.now_ms // 1000
     if not then and (abs(age) > AGE_SECONDS_MAX or (body.until_ms and at * 1000 >= body.until_ms)):
-        found.append(
-            "It says what held then and nothing of now; ask a resolver, or give --then if you mean then."
-        )
+        found.append("It says what held then and nothing of now; ask a resolver, or give --then if you mean then.")
     return found
 
 

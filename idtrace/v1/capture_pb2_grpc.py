@@ -233,3 +233,132 @@ class CaptureService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class EventServiceStub:
+    """Tells which events this node has recorded (EPCIS 2.0, section 8.2: SimpleEventQuery). Events of other nodes are not
+    here: who wants the whole history of a thing asks a resolver (ResolverService.Trace). What is told is not proven by
+    being told; each event is a record, which RegistryService.Resolve gives with its signature and its proof.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Query = channel.unary_stream(
+                '/idtrace.v1.EventService/Query',
+                request_serializer=idtrace_dot_v1_dot_capture__pb2.QueryRequest.SerializeToString,
+                response_deserializer=idtrace_dot_v1_dot_capture__pb2.QueryResponse.FromString,
+                _registered_method=True)
+        self.Subscribe = channel.unary_stream(
+                '/idtrace.v1.EventService/Subscribe',
+                request_serializer=idtrace_dot_v1_dot_capture__pb2.SubscribeRequest.SerializeToString,
+                response_deserializer=idtrace_dot_v1_dot_capture__pb2.SubscribeResponse.FromString,
+                _registered_method=True)
+
+
+class EventServiceServicer:
+    """Tells which events this node has recorded (EPCIS 2.0, section 8.2: SimpleEventQuery). Events of other nodes are not
+    here: who wants the whole history of a thing asks a resolver (ResolverService.Trace). What is told is not proven by
+    being told; each event is a record, which RegistryService.Resolve gives with its signature and its proof.
+    """
+
+    def Query(self, request, context):
+        """Tells the events that meet a query, page after page, until there are none or the caller has enough. It needs no
+        deadline. A parameter that is unknown or malformed is INVALID_ARGUMENT, and its name is the field; too many events
+        for the query's maxEventCount are FAILED_PRECONDITION with reason QUERY_TOO_LARGE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Subscribe(self, request, context):
+        """Tells the events that meet a query as they are recorded, without end, each once and in the order of recording. Who
+        comes back with the last `sequence` that he was told hears all that came after it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EventServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Query': grpc.unary_stream_rpc_method_handler(
+                    servicer.Query,
+                    request_deserializer=idtrace_dot_v1_dot_capture__pb2.QueryRequest.FromString,
+                    response_serializer=idtrace_dot_v1_dot_capture__pb2.QueryResponse.SerializeToString,
+            ),
+            'Subscribe': grpc.unary_stream_rpc_method_handler(
+                    servicer.Subscribe,
+                    request_deserializer=idtrace_dot_v1_dot_capture__pb2.SubscribeRequest.FromString,
+                    response_serializer=idtrace_dot_v1_dot_capture__pb2.SubscribeResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'idtrace.v1.EventService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('idtrace.v1.EventService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class EventService:
+    """Tells which events this node has recorded (EPCIS 2.0, section 8.2: SimpleEventQuery). Events of other nodes are not
+    here: who wants the whole history of a thing asks a resolver (ResolverService.Trace). What is told is not proven by
+    being told; each event is a record, which RegistryService.Resolve gives with its signature and its proof.
+    """
+
+    @staticmethod
+    def Query(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/idtrace.v1.EventService/Query',
+            idtrace_dot_v1_dot_capture__pb2.QueryRequest.SerializeToString,
+            idtrace_dot_v1_dot_capture__pb2.QueryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Subscribe(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/idtrace.v1.EventService/Subscribe',
+            idtrace_dot_v1_dot_capture__pb2.SubscribeRequest.SerializeToString,
+            idtrace_dot_v1_dot_capture__pb2.SubscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

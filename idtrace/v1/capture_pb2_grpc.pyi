@@ -106,3 +106,70 @@ class CaptureServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists capture jobs, the latest first (EPCIS 2.0, GET /capture). The node keeps the last 10,000, and each for 7 days."""
 
 def add_CaptureServiceServicer_to_server(servicer: CaptureServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class EventServiceStub:
+    """Tells which events this node has recorded (EPCIS 2.0, section 8.2: SimpleEventQuery). Events of other nodes are not
+    here: who wants the whole history of a thing asks a resolver (ResolverService.Trace). What is told is not proven by
+    being told; each event is a record, which RegistryService.Resolve gives with its signature and its proof.
+    """
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> EventServiceAsyncStub: ...
+    Query: _grpc.UnaryStreamMultiCallable[_capture_pb2.QueryRequest, _capture_pb2.QueryResponse]
+    """Tells the events that meet a query, page after page, until there are none or the caller has enough. It needs no
+    deadline. A parameter that is unknown or malformed is INVALID_ARGUMENT, and its name is the field; too many events
+    for the query's maxEventCount are FAILED_PRECONDITION with reason QUERY_TOO_LARGE.
+    """
+    Subscribe: _grpc.UnaryStreamMultiCallable[_capture_pb2.SubscribeRequest, _capture_pb2.SubscribeResponse]
+    """Tells the events that meet a query as they are recorded, without end, each once and in the order of recording. Who
+    comes back with the last `sequence` that he was told hears all that came after it.
+    """
+
+@_typing.type_check_only
+class EventServiceAsyncStub(EventServiceStub):
+    """Tells which events this node has recorded (EPCIS 2.0, section 8.2: SimpleEventQuery). Events of other nodes are not
+    here: who wants the whole history of a thing asks a resolver (ResolverService.Trace). What is told is not proven by
+    being told; each event is a record, which RegistryService.Resolve gives with its signature and its proof.
+    """
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    Query: _aio.UnaryStreamMultiCallable[_capture_pb2.QueryRequest, _capture_pb2.QueryResponse]  # type: ignore[assignment]
+    """Tells the events that meet a query, page after page, until there are none or the caller has enough. It needs no
+    deadline. A parameter that is unknown or malformed is INVALID_ARGUMENT, and its name is the field; too many events
+    for the query's maxEventCount are FAILED_PRECONDITION with reason QUERY_TOO_LARGE.
+    """
+    Subscribe: _aio.UnaryStreamMultiCallable[_capture_pb2.SubscribeRequest, _capture_pb2.SubscribeResponse]  # type: ignore[assignment]
+    """Tells the events that meet a query as they are recorded, without end, each once and in the order of recording. Who
+    comes back with the last `sequence` that he was told hears all that came after it.
+    """
+
+class EventServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Tells which events this node has recorded (EPCIS 2.0, section 8.2: SimpleEventQuery). Events of other nodes are not
+    here: who wants the whole history of a thing asks a resolver (ResolverService.Trace). What is told is not proven by
+    being told; each event is a record, which RegistryService.Resolve gives with its signature and its proof.
+    """
+
+    @_abc_1.abstractmethod
+    def Query(
+        self,
+        request: _capture_pb2.QueryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_capture_pb2.QueryResponse], _abc.AsyncIterator[_capture_pb2.QueryResponse]]:
+        """Tells the events that meet a query, page after page, until there are none or the caller has enough. It needs no
+        deadline. A parameter that is unknown or malformed is INVALID_ARGUMENT, and its name is the field; too many events
+        for the query's maxEventCount are FAILED_PRECONDITION with reason QUERY_TOO_LARGE.
+        """
+
+    @_abc_1.abstractmethod
+    def Subscribe(
+        self,
+        request: _capture_pb2.SubscribeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_capture_pb2.SubscribeResponse], _abc.AsyncIterator[_capture_pb2.SubscribeResponse]]:
+        """Tells the events that meet a query as they are recorded, without end, each once and in the order of recording. Who
+        comes back with the last `sequence` that he was told hears all that came after it.
+        """
+
+def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -9,7 +9,15 @@ import pytest
 
 from idtrace.errors import InputError, Reason
 from idtrace.identifier import ROOT, Prefix
-from registry.config import IN_FLIGHT_MAX, MESSAGE_BYTES_MAX, ZONES_MAX, LogConfig, RegistryConfig, StorageConfig
+from registry.config import (
+    IN_FLIGHT_MAX,
+    MESSAGE_BYTES_MAX,
+    ZONES_MAX,
+    EventsConfig,
+    LogConfig,
+    RegistryConfig,
+    StorageConfig,
+)
 
 BASE = Path("/etc/idtrace")
 LEAST: dict[str, object] = {
@@ -125,3 +133,30 @@ def test_the_file_of_another_role_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         parse(role="resolver")
     assert caught.value.field == "role"
+
+
+def test_the_epcis_interface_listens_where_it_is_told_and_nowhere_else() -> None:
+    assert parse().events is None
+    assert parse(events={"listen": "", "tokens": "", "reading": "token"}).events is None
+    open_to_all = EventsConfig("127.0.0.1:0", None, reading_open=True)
+    assert parse(events={"listen": "127.0.0.1:0", "reading": "open"}).events == open_to_all
+    with_tokens = EventsConfig("127.0.0.1:0", BASE / "tokens", reading_open=False)
+    assert parse(events={"listen": "127.0.0.1:0", "tokens": "tokens"}).events == with_tokens
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [
+        ("x", "events"),
+        ({"listen": "127.0.0.1:0"}, "events.tokens"),
+        ({"tokens": "tokens"}, "events.listen"),
+        ({"reading": "open"}, "events.listen"),
+        ({"listen": "127.0.0.1:0", "tokens": "t", "reading": "all"}, "events.reading"),
+        ({"listen": "127.0.0.1:0", "tokens": "t", "port": 1}, "events.port"),
+        ({"listen": 1}, "events.listen"),
+    ],
+)
+def test_a_wrong_epcis_interface_is_refused_by_its_key(table: object, field: str) -> None:
+    with pytest.raises(InputError) as error:
+        parse(events=table)
+    assert error.value.field == field
