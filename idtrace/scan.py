@@ -44,6 +44,8 @@ TEXT_CHARS_MAX: Final = 2048
 DRUG_LABEL: Final = "drug"
 DRUG_CODE_DIGITS: Final = 20
 _DRUG_DIGITS: Final = 7
+_SERIAL_DIGITS: Final = 13
+DRUG_CLASS_SUFFIX: Final = "class"
 
 _ASCII_DIGITS = re.compile(r"[0-9]+\Z")
 _DRUG_CODE = re.compile(r"8[0-9]{19}\Z")
@@ -216,9 +218,11 @@ def check_scheme(identifier: Identifier, *, field: str = "identifier") -> None:
                 raise InputError(error.reason, error.detail, field=field) from None
         case Scheme.DRUG:
             labels = identifier.prefix.labels
-            digits = "".join(labels[1:]) + identifier.suffix
+            # What all boxes of one drug and package share stands in a class, as with GS1; no code has such a suffix.
+            suffix = "0" * _SERIAL_DIGITS if identifier.suffix == DRUG_CLASS_SUFFIX else identifier.suffix
+            digits = "".join(labels[1:]) + suffix
             if len(labels) != 2 or len(labels[1]) != _DRUG_DIGITS or _DRUG_CODE.match(digits) is None:
-                rule = "is not drug.<7 digits, the first an 8>/<13 digits>"
+                rule = "is not drug.<7 digits, the first an 8>/<13 digits>, nor its /class"
                 raise InputError(Reason.DRUG_CODE_MALFORMED, f"{quoted(str(identifier))} {rule}", field=field)
         case _:
             if _SIXTEEN_DIGITS.match(identifier.prefix.labels[0]):

@@ -25,6 +25,7 @@ ACCEPTED = [
     ("80044012345A/b", Form.NATIVE, "80044012345a/b"),
     ("GS1.01.09506000134352/21.X", Form.NATIVE, f"{ID}/21.X"),
     ("drug.8123456/7890123456789", Form.NATIVE, "drug.8123456/7890123456789"),
+    ("drug.8123456/class", Form.NATIVE, "drug.8123456/class"),
     ("88/\u75ab\u82d7", Form.NATIVE, "88/\u75ab\u82d7"),
     # Digits alone
     ("9506000134352", Form.GTIN, f"{ID}/class"),
@@ -83,6 +84,9 @@ REFUSED = [
     (f"{ID[:-1]}3/21.X", Reason.GS1_CHECK_DIGIT),
     ("drug.8123456/789012345678", Reason.DRUG_CODE_MALFORMED),
     ("drug.7123456/7890123456789", Reason.DRUG_CODE_MALFORMED),
+    ("drug.7123456/class", Reason.DRUG_CODE_MALFORMED),
+    ("drug.8123456/class/x", Reason.DRUG_CODE_MALFORMED),
+    ("drug.8123456.1/class", Reason.DRUG_CODE_MALFORMED),
     ("drug.81234567/890123456789", Reason.DRUG_CODE_MALFORMED),
     ("drug.8123456.7/890123456789", Reason.DRUG_CODE_MALFORMED),
     ("drug/81234567890123456789", Reason.DRUG_CODE_MALFORMED),
