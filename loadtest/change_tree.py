@@ -114,9 +114,8 @@ class ChangeTree:
         """Sign and submit the next version of a zone's delegation; its version."""
         zone = self.zones[prefix]
         body = self._next(zone)
-        root = self.zones[ROOT]
         self._calls += 1
-        signed = sign(Kind.DELEGATION, body.payload(), by or root.keys[Role.ZONE])
+        signed = sign(Kind.DELEGATION, body.payload(), by or self.zones[body.parent].keys[Role.ZONE])
         # Proofs of possession for all keys but the node's, which the root has shown.
         proofs = [enrol(key, prefix, role) for role, key in zone.keys.items()]
         parts = delegation_pb2.DelegateRequest(
@@ -134,7 +133,7 @@ class ChangeTree:
         return body.version
 
     async def add_zones(self, prefixes: Sequence[Prefix]) -> None:
-        """New zones below the root, kept by the root's node."""
+        """New zones, each below the nearest that there is, kept by the root's node."""
         for prefix in prefixes:
             self.zones[prefix] = Zone(
                 prefix, {Role.NODE: self.zones[ROOT].keys[Role.NODE], **_fresh(Role.ZONE, Role.RECORD)}
@@ -179,6 +178,11 @@ class ChangeTree:
         self.records[identifier] = record
         return version
 
+    def _above(self, prefix: Prefix) -> Prefix:
+        """The nearest zone above, which hands this one out."""
+        lineage = [one for one in prefix.lineage() if one in self.zones and one != prefix]
+        return max(lineage, key=lambda one: len(one.labels), default=ROOT)
+
     @property
     def _open(self) -> grpc.aio.Channel:
         assert self._channel is not None, "start() comes first"
@@ -191,7 +195,7 @@ class ChangeTree:
             roles.setdefault(key.public_key.key_id, (key, set()))[1].add(role)
         return Delegation(
             child=zone.prefix,
-            parent=ROOT,
+            parent=self._above(zone.prefix),
             version=zone.body.version + 1 if zone.body else 1,
             previous=zone.body.hash if zone.body else b"",
             state=State.ACTIVE,
