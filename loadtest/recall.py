@@ -36,6 +36,8 @@ GIVE_UP_SECONDS: Final = 20.0
 CALL_SECONDS: Final = 20.0
 # Doses that are scanned again and again at a resolver, half of them of each lot.
 KNOWN: Final = 16
+# The lot that stays in use has enough doses to choose from, and as many as the other one where that is smaller.
+OTHER_MAX: Final = 20_000
 # One scan in so many is of a dose that nobody has asked for here.
 NEW_IN: Final = 10
 MESSAGE_BYTES_MAX: Final = 33_554_432
@@ -99,14 +101,16 @@ class Measurement:
         started = time.monotonic()
         await self._maker.papers()
         for lot in LOTS:
-            await self._maker.make(lot, self._plan.doses)
+            await self._maker.make(lot, self._count(lot))
         await self._maker.measured()
         await self._maker.recall([])
         self.report.made_seconds = time.monotonic() - started
-        known = [self._random.randrange(self._plan.doses) for _ in range(KNOWN // 2)]
+        sys.stderr.write(f"made in {self.report.made_seconds:.0f} s\n")
+        known = [self._random.randrange(self._count(LOTS[1])) for _ in range(KNOWN // 2)]
         for number in range(len(self._stubs)):
             for lot in LOTS:
                 await asyncio.gather(*(self._until_used(number, dose(lot, one)) for one in known))
+        sys.stderr.write(f"all resolvers know their doses after {time.monotonic() - started:.0f} s\n")
         async with asyncio.TaskGroup() as group:
             steady = [group.create_task(self._scan_steadily(number, known)) for number in range(len(self._stubs))]
             for turn in range(self._plan.rounds):
@@ -114,6 +118,9 @@ class Measurement:
             for task in steady:
                 task.cancel()
         return self.report
+
+    def _count(self, lot: str) -> int:
+        return self._plan.doses if lot == LOTS[0] else min(self._plan.doses, OTHER_MAX)
 
     async def _round(self, turn: int, known: list[int]) -> None:
         scope = Scope(ScopeKind.LOT, product=str(CLASS), lot=LOTS[0])
@@ -123,6 +130,7 @@ class Measurement:
         told = await self._maker.recall([*self._recalls, recall])
         await asyncio.gather(*(self._see(number, told, known) for number in range(len(self._stubs))))
         self.report.last.append(max(self._refused.values(), default=told) - told)
+        sys.stderr.write(f"round {turn}: refused by all after {self.report.last[-1] * 1000:.0f} ms\n")
         await asyncio.sleep(1.0)  # what is asked now must be refused as well
         self._recalled = False
         self._refused.clear()
@@ -166,9 +174,9 @@ class Measurement:
     async def _scan_steadily(self, number: int, known: list[int]) -> None:
         order = random.Random(f"{self._plan.seed} {number}")
         while True:
-            is_new = order.randrange(NEW_IN) == 0
-            one = order.randrange(self._plan.doses) if is_new else order.choice(known)
-            await self._scan(number, order.choice(LOTS), one)
+            is_new, lot = order.randrange(NEW_IN) == 0, order.choice(LOTS)
+            one = order.randrange(self._count(lot)) if is_new else order.choice(known)
+            await self._scan(number, lot, one)
             await asyncio.sleep(order.uniform(0.5, 1.5) / self._plan.scans_per_second)
 
     async def _until_used(self, number: int, name: str) -> None:
@@ -204,7 +212,7 @@ async def measure(plan: Plan, folder: Path) -> Report:
 
 def main(
     resolvers: Annotated[int, typer.Option(help="Resolver processes.", min=1, max=64)] = 10,
-    doses: Annotated[int, typer.Option(help="Doses of each lot.", min=100, max=9_999_999)] = 20_000,
+    doses: Annotated[int, typer.Option(help="Doses of the recalled lot.", min=100, max=9_999_999)] = 20_000,
     rounds: Annotated[int, typer.Option(help="Recalls of the lot.", min=1, max=1_000)] = 10,
     scans: Annotated[float, typer.Option(help="Scans a second at each resolver.", min=0.1, max=1_000)] = 5.0,
 ) -> None:
@@ -213,7 +221,7 @@ def main(
     with tempfile.TemporaryDirectory(prefix="idtrace-recall-") as folder:
         plan = Plan(resolvers=resolvers, doses=doses, rounds=rounds, scans_per_second=scans)
         report = asyncio.run(measure(plan, Path(folder)))
-    out(f"two lots of {doses:,} doses registered, made and measured in {report.made_seconds:.0f} s\n")
+    out(f"a lot of {doses:,} doses and another one made in {report.made_seconds:.0f} s\n")
     for name, taken in (("a resolver", report.seconds), ("the last of them", report.last)):
         figures = (statistics.median(taken), quantile(taken, 0.99), max(taken))
         p50, p99, most = (f"{seconds * 1000:.0f} ms" for seconds in figures)

@@ -1,4 +1,4 @@
-"""A maker's lot as it really lies in a registry: records under seals, makings of a thousand doses, a measured room."""
+"""A maker's lot as it really lies in a registry: records under seals, makings of two hundred doses, a measured room."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ MAKER: Final = Prefix.parse("88.8")
 CLASS: Final = Identifier.parse("88.8/class/v1")
 ROOM: Final = "88.8/ROOM-1"
 LOTS: Final = ("A1", "B2")
-# One commissioning speaks of so many doses: what a line makes in a few minutes, in an event of some 30 KB.
-MADE_AT_ONCE: Final = 1_000
+# One commissioning speaks of so many doses: what a line packs into one carton, in an event of some 6 KB.
+MADE_AT_ONCE: Final = 200
 SEALED_AT_ONCE: Final = 2_000
-# Each has a thousand pointers to write, and a call may take half a minute.
-MAKINGS_AT_ONCE: Final = 10
+# Each has two hundred pointers to write, and a call may take half a minute.
+MAKINGS_AT_ONCE: Final = 50
 # Two batches under way: the node has work while its client signs and packs.
 UNDER_WAY: Final = 2
 HISTORY_SECONDS: Final = 7_200

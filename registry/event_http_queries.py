@@ -198,7 +198,7 @@ class QueryPages:
 
 def _place(told: Told) -> bytes:
     """A sign of life, with the place up to which nothing new is: every reader keeps it."""
-    return b": nothing new\nid: %d\n\n" % told.sequence
+    return b": alive\nid: %d\n\n" % told.sequence
 
 
 def last_place(last_event_id: str) -> int | None:

@@ -35,15 +35,19 @@ PAGE_MAX: Final = 2_000
 PAGE_DEFAULT: Final = 30
 # Below the 4 MB of gRPC's clients; one event has 124 KiB at most.
 PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
-# Events that one page looks at: about a second of work, which others are let into after every eight.
+# Events that one page looks at, a third of a second of plain ones; and the time that it takes, whatever they are like.
 LOOKED_MAX: Final = 2_000
+LOOKED_SECONDS_MAX: Final = 2.0
+# Others are let in after every eight.
 LOOKED_AT_ONCE: Final = 8
-# Events that are looked at to know whether there are more than maxEventCount, before the first page: five seconds.
+# The same to know whether there are more than maxEventCount, before the first page.
 COUNTED_MAX: Final = 10_000
+COUNTED_SECONDS_MAX: Final = 5.0
 # More things than this are not asked for one by one; the span of time is read instead.
 THINGS_MAX: Final = 32
-# Queries that are worked on at once, each by turns.
-QUERIES_AT_ONCE: Final = 32
+# Pages that are worked on at once, each by turns, and how many more may wait for that.
+QUERIES_AT_ONCE: Final = 8
+QUERIES_WAITING_MAX: Final = 256
 _TEXT_MAX: Final = 512
 
 
@@ -113,7 +117,8 @@ class EventQueries:
         self._storage = storage
         self.reading = EventReading(storage)
         self._values = EventValues(storage, self.reading)
-        self._running = 0
+        self._turns = asyncio.Semaphore(QUERIES_AT_ONCE)
+        self._waiting = 0
 
     async def page(self, query: Query, after: Cursor | None, most: int) -> Page:
         """The next events of a query.
@@ -152,13 +157,17 @@ class EventQueries:
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
-        if self._running >= QUERIES_AT_ONCE:
-            raise BusyError(Reason.OVERLOADED, f"{QUERIES_AT_ONCE} queries are being answered; ask again")
-        self._running += 1
+        if self._waiting >= QUERIES_WAITING_MAX:
+            raise BusyError(Reason.OVERLOADED, f"{QUERIES_WAITING_MAX} queries wait to be answered; ask again")
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
         try:
             yield
         finally:
-            self._running -= 1
+            self._turns.release()
 
     async def _page(self, query: Query, span: _Span, after: Cursor | None, most: int, digest: str) -> Page:
         given = after.given if after else 0
@@ -167,10 +176,12 @@ class EventQueries:
         place = (after.position, after.event) if after else None
         found: list[Found] = []
         size = looked = 0
+        clock = asyncio.get_running_loop().time
+        until = clock() + LOOKED_SECONDS_MAX
         last: Row | None = None
         async with aclosing(rows_of(span.source, span.start, span.end, place, descending=query.descending)) as rows:
             async for row in rows:
-                if len(found) >= most or size >= PAGE_BYTES_MAX or looked >= LOOKED_MAX:
+                if len(found) >= most or size >= PAGE_BYTES_MAX or looked >= LOOKED_MAX or (looked and clock() > until):
                     break
                 one = await self._judged(query, row)
                 if one is not None:
@@ -192,10 +203,12 @@ class EventQueries:
 
     async def _require_few(self, query: Query, span: _Span, most: int) -> None:
         looked = count = 0
+        clock = asyncio.get_running_loop().time
+        until = clock() + COUNTED_SECONDS_MAX
         async with aclosing(rows_of(span.source, span.start, span.end, None, descending=query.descending)) as rows:
             async for row in rows:
-                if looked == COUNTED_MAX:
-                    detail = f"whether more than {most} events meet it cannot be told from {COUNTED_MAX} of them"
+                if looked == COUNTED_MAX or clock() > until:
+                    detail = f"whether more than {most} events meet it cannot be told from {looked} of them"
                     raise QueryTooLarge(f"{detail}: narrow it by times or things", field="maxEventCount")
                 count += await self._judged(query, row) is not None
                 if count > most:
@@ -215,7 +228,7 @@ class EventQueries:
             if query.order_by == "eventTime" or (query.time_from_ms, query.time_until_ms) != (None, None):
                 return _Span(ByTime(self._storage), start, end)
         first = await self._first_recorded(query.record_from_ms, 0)
-        # What comes while the query is answered belongs to the next one.
+        # What comes while a page is made belongs to the next one.
         head = (await self._storage.sequence() + 1) * EVENTS_A_COMMIT
         return _Span(ByRecording(self._storage), first, await self._first_recorded(query.record_until_ms, head))
 

@@ -206,17 +206,14 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore, store
     sequencer = Sequencer(storage, signer, wall_clock, committed, stamper=stamper, away=away)
     homes = Homes(authority, config.parents, wall_clock)
     delivering = Delivering(storage, homes, to_deliver, now_ms=wall_clock_ms, on_commit=news.set)
-    pointers = PointerService(
-        storage, authority, now_ms=wall_clock_ms, monotonic=time.monotonic, on_commit=_all(news.set, to_deliver.set)
-    )
+    pointed = _all(news.set, to_deliver.set)
+    pointers = PointerService(storage, authority, now_ms=wall_clock_ms, monotonic=time.monotonic, on_commit=pointed)
     standing = _standing(storage, authority, log_signer, signer, currency_signer)
     receipts = _receipts(config, standing, publishing)
     reporters = _reporters(config, storage, authority)
     sealing = Sealing(storage, authority, sequencer, wall_clock, standing, receipts=receipts, reporters=reporters)
     for_others = _signer_for_others(config, passphrase)
     capturing = Capturing(storage, authority, sequencer, reporters, jobs, clock=wall_clock, signer=for_others)
-    interface = _interface(config, capturing, queries, streams, stored)
-    deadline_seconds_max = config.edge.deadline_seconds_max
     registry = RegistryService(
         storage=storage,
         authority=authority,
@@ -226,7 +223,7 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore, store
         signer=signer,
         clock=wall_clock,
         receipts=receipts,
-        deadline_seconds_max=deadline_seconds_max,
+        deadline_seconds_max=config.edge.deadline_seconds_max,
         sealing=sealing,
         reporters=reporters,
         standing=standing,
@@ -240,10 +237,10 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore, store
         DelegationService(authority, grants),
         pointers,
         delivering,
-        CaptureService(storage, capturing, sealing, receipts, deadline_seconds_max=deadline_seconds_max),
+        CaptureService(storage, capturing, sealing, receipts, deadline_seconds_max=config.edge.deadline_seconds_max),
         EventService(queries, streams),
         streams,
-        interface,
+        _interface(config, capturing, queries, streams, stored),
     )
 
 

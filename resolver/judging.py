@@ -10,7 +10,9 @@ has a say, and on the events of the thing and of whatever it was in. It is used 
 3. time alone has not changed it (``until_ms``), and it is younger than :attr:`JudgeLimits.kept_seconds`.
 
 What was asked for at or before an announcement is given to those who asked before it, and is not kept. A verdict that
-falls is judged again in the background, so that the next scan finds it warm.
+falls is judged again in the background, so that the next scan finds it warm. Where nothing but recalls were announced,
+these alone are asked for anew, and the rest is as old as it was: a lot's recall reaches every verdict of a resolver at
+once, and each must not begin at the thing's events again.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -27,6 +29,7 @@ from idtrace.bundle import Verdict
 from idtrace.errors import BusyError, IdtraceError, InputError, Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.provenance.history import Gap, GapKind
+from idtrace.recall import RECALLS_SUFFIX
 from idtrace.signature import Signer
 from idtrace.verdict.evidence import facts_and_history
 from idtrace.verdict.facts import Answered, Facts
@@ -76,6 +79,7 @@ class _Entry:
     subjects: tuple[str, ...]  # whose events it rests on
     bases: tuple[Basis, ...]
     used_ms: int
+    renewed: dict[Identifier, int] = field(default_factory=dict)  # what was asked for later than the rest, and when
 
 
 @dataclass(slots=True)
@@ -86,6 +90,7 @@ class JudgeCounters:
     warm: int = 0
     judged: int = 0
     again: int = 0  # in the background
+    renewed: int = 0  # of all that were judged, those of which only the recalls were asked for
     fallen: int = 0  # kept verdicts that an announcement has ended
     outrun: int = 0  # not kept: something was announced meanwhile
     refused_busy: int = 0
@@ -141,6 +146,7 @@ class Judging:
         self._heard = _Heard()
         self._flights: dict[Identifier, _Flight] = {}
         self._again: OrderedDict[Identifier, None] = OrderedDict()
+        self._fallen: OrderedDict[Identifier, _Entry] = OrderedDict()
         self._worker: asyncio.Task[None] | None = None
 
     async def judge(self, identifier: Identifier, *, fresh: bool = False) -> Judged:
@@ -222,10 +228,16 @@ class Judging:
         return entry
 
     def _changed(self, entry: _Entry) -> bool:
+        return bool(self._announced(entry)) or self._told_of(entry)
+
+    def _announced(self, entry: _Entry) -> list[Identifier]:
+        """What was announced of it since it was asked for."""
         announced = self._resolver.following.announced
-        return any(announced.since(one, entry.asked_ms) for one in entry.identifiers) or any(
-            self._heard.since(subject, entry.asked_ms) for subject in entry.subjects
-        )
+        return [one for one in entry.identifiers if announced.since(one, entry.renewed.get(one, entry.asked_ms))]
+
+    def _told_of(self, entry: _Entry) -> bool:
+        """Whether there are more events than it knows."""
+        return any(self._heard.since(subject, entry.asked_ms) for subject in entry.subjects)
 
     def _given(self, entry: _Entry, *, kept: bool) -> Judged:
         now_ms = self._resolver.clock.now_ms()
@@ -237,6 +249,7 @@ class Judging:
 
     def _keep(self, identifier: Identifier, entry: _Entry) -> None:
         self._drop(identifier)
+        self._fallen.pop(identifier, None)
         self._kept[identifier] = entry
         for subject in entry.subjects:
             self._by_subject.setdefault(subject, set()).add(identifier)
@@ -258,6 +271,9 @@ class Judging:
         if entry is None:
             return
         self.counters.fallen += 1
+        self._fallen[identifier] = entry
+        if len(self._fallen) > self.limits.again:
+            self._fallen.popitem(last=False)
         now_ms = self._resolver.clock.now_ms()
         if now_ms - entry.used_ms < self.limits.idle_seconds * 1000 and len(self._again) < self.limits.again:
             self._again[identifier] = None
@@ -306,17 +322,48 @@ class Judging:
 
     async def _make(self, identifier: Identifier, began_ms: int, *, fresh: bool) -> _Entry:
         self.counters.judged += 1
-        traced = await self._tracer.trace(identifier, fresh=fresh)
+        fallen = self._fallen.pop(identifier, None)
+        asked_ms, renewed = began_ms, dict[Identifier, int]()
+        recalls = [] if fallen is None or fresh else self._only_recalls(fallen, began_ms)
+        traced = await self._renewed(fallen.judged.traced, recalls) if fallen is not None and recalls else None
+        if fallen is not None and traced is not None:
+            self.counters.renewed += 1
+            asked_ms, renewed = fallen.asked_ms, fallen.renewed | dict.fromkeys(recalls, began_ms)
+        else:
+            traced = await self._tracer.trace(identifier, fresh=fresh)
         facts, judgement, subjects = await asyncio.to_thread(judged_of, traced, self.policy)
-        judged = Judged(judgement, facts, traced)
-        entry = self._entry(judged, began_ms, subjects)
+        entry = self._entry(Judged(judgement, facts, traced), asked_ms, subjects, renewed)
         if self._changed(entry):
             self.counters.outrun += 1
         else:
             self._keep(identifier, entry)
         return entry
 
-    def _entry(self, judged: Judged, began_ms: int, subjects: tuple[str, ...]) -> _Entry:
+    def _only_recalls(self, entry: _Entry, now_ms: int) -> list[Identifier]:
+        """The recalls that were announced, where nothing else is in doubt; else nothing."""
+        changed = self._announced(entry)
+        if (
+            any(one.suffix != RECALLS_SUFFIX for one in changed)
+            or self._told_of(entry)
+            or now_ms - entry.asked_ms >= self.limits.kept_seconds * 1000
+            or any(basis.unfollowed_ms(now_ms) is not None for basis in entry.bases)
+        ):
+            return []
+        return changed
+
+    async def _renewed(self, traced: Traced, recalls: list[Identifier]) -> Traced | None:
+        """The same history with these recalls as they are now; None where the resolver has no room to ask for them."""
+        try:
+            asked = await asyncio.gather(*(self._resolver.resolve(one) for one in recalls))
+        except IdtraceError:
+            return None
+        papers = {paper.identifier: paper for paper in traced.papers}
+        papers |= {answer.resolution.identifier: answer.resolution for answer in asked}
+        return replace(traced, now_ms=self._resolver.clock.wall_ms(), papers=tuple(papers.values()))
+
+    def _entry(
+        self, judged: Judged, began_ms: int, subjects: tuple[str, ...], renewed: dict[Identifier, int]
+    ) -> _Entry:
         traced, following = judged.traced, self._resolver.following
         answers = (traced.answer, *traced.papers)
         identifiers = {answer.identifier for answer in answers}
@@ -333,7 +380,7 @@ class Judging:
             if answer.chain is not None
         }
         ordered = tuple(sorted({*identifiers, *zones.values()}))
-        return _Entry(judged, began_ms, ordered, subjects, tuple(bases.values()), now_ms)
+        return _Entry(judged, began_ms, ordered, subjects, tuple(bases.values()), now_ms, renewed)
 
 
 def judged_of(traced: Traced, policy: Policy) -> tuple[Facts, Judgement, tuple[str, ...]]:

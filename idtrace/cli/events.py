@@ -6,21 +6,22 @@ identifier, which says all of its bytes; who signed it and where it is logged sa
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import grpc
 import typer
 
 from idtrace.cli.client import connect, failure_of_call
 from idtrace.cli.events_view import event_json, event_line, events_table
-from idtrace.cli.exits import ExitCode
+from idtrace.cli.exits import ExitCode, Failure
 from idtrace.cli.options import TIMEOUT_SECONDS, JsonOption, NodeOption, TimeoutOption, output_of
 from idtrace.cli.output import Output
 from idtrace.epcis.query import parse
 from idtrace.epcis.statement import require_event_identifier
-from idtrace.errors import InputError, Reason, VerificationError
+from idtrace.errors import BusyError, InputError, Reason, VerificationError
 from idtrace.identifier import Identifier
 from idtrace.v1 import capture_pb2, capture_pb2_grpc
 
@@ -108,6 +109,21 @@ def _listed(output: Output, node: str, timeout: float, query: capture_pb2.EventQ
         output.note(f"there are more than these {most}; --most shows them, --ge and --lt narrow them down")
 
 
+def _heard(call: Any) -> Iterator[capture_pb2.SubscribeResponse]:
+    """The messages of a stream, which is given up where it falls silent."""
+    while True:
+        silence = threading.Timer(SILENCE_SECONDS, call.cancel)
+        silence.daemon = True
+        silence.start()
+        try:
+            told = next(call, None)
+        finally:
+            silence.cancel()
+        if told is None:
+            return
+        yield told
+
+
 def followed(
     node: str,
     timeout: float,
@@ -121,18 +137,19 @@ def followed(
     """
     failures = 0
     while True:
+        failure = Failure(ExitCode.UNREACHABLE, BusyError(Reason.SHUTTING_DOWN, f"{node} has ended the stream"))
         try:
             with connect(node, timeout) as peer:
-                for told in capture_pb2_grpc.EventServiceStub(peer.channel).Subscribe(request):
+                for told in _heard(capture_pb2_grpc.EventServiceStub(peer.channel).Subscribe(request)):
                     failures = 0
-                    request.after = told.sequence
                     yield told
+                    request.after = told.sequence  # only now: what was not shown to its end is told again
         except grpc.RpcError as error:
             failure = failure_of_call(error, node)
-            failures += 1
-            if failure.code is not ExitCode.UNREACHABLE or failures >= TRIES_MAX:
-                raise failure from None
-            pause(PAUSE_SECONDS)
+        failures += 1
+        if failure.code is not ExitCode.UNREACHABLE or failures >= TRIES_MAX:
+            raise failure
+        pause(PAUSE_SECONDS)
 
 
 def _follow(
@@ -155,37 +172,40 @@ def _follow(
         output.note(f"go on from here with --follow --after {request.after}")
 
 
+# Options that stand for parameters of EPCIS.
+Match = Annotated[
+    list[str] | None, typer.Option("--match", metavar="NAME=URI", help="MATCH_: epc, parentID, anyEPC, epcClass, …")
+]
+Eq = Annotated[list[str] | None, typer.Option("--eq", metavar="NAME=VALUE", help="EQ_: bizStep, action, …")]
+Ge = Annotated[list[str] | None, typer.Option("--ge", metavar="NAME=VALUE", help="GE_: eventTime, value_CEL, …")]
+Gt = Annotated[list[str] | None, typer.Option("--gt", metavar="NAME=VALUE", help="GT_, of numbers.")]
+Lt = Annotated[list[str] | None, typer.Option("--lt", metavar="NAME=VALUE", help="LT_: eventTime, recordTime, …")]
+Le = Annotated[list[str] | None, typer.Option("--le", metavar="NAME=VALUE", help="LE_, of numbers.")]
+Wd = Annotated[list[str] | None, typer.Option("--wd", metavar="NAME=URI", help="WD_: readPoint, bizLocation.")]
+Exists = Annotated[list[str] | None, typer.Option("--exists", metavar="NAME", help="EXISTS_: errorDeclaration, …")]
+Param = Annotated[
+    list[str] | None,
+    typer.Option("--param", metavar="NAME=VALUE", help="Any parameter of EPCIS 2.0 by its name: eventType, orderBy, …"),
+]
+Namespace = Annotated[
+    list[str] | None,
+    typer.Option("--namespace", metavar="PREFIX=URI", help="What the prefix of an extension field stands for."),
+]
+
+
 def events(
     ctx: typer.Context,
     node: NodeOption,
-    match: Annotated[
-        list[str] | None, typer.Option("--match", metavar="NAME=URI", help="MATCH_: epc, parentID, anyEPC, epcClass, …")
-    ] = None,
-    eq: Annotated[list[str] | None, typer.Option("--eq", metavar="NAME=VALUE", help="EQ_: bizStep, action, …")] = None,
-    ge: Annotated[
-        list[str] | None, typer.Option("--ge", metavar="NAME=VALUE", help="GE_: eventTime, value_CEL, …")
-    ] = None,
-    gt: Annotated[list[str] | None, typer.Option("--gt", metavar="NAME=VALUE", help="GT_, of numbers.")] = None,
-    lt: Annotated[
-        list[str] | None, typer.Option("--lt", metavar="NAME=VALUE", help="LT_: eventTime, recordTime, …")
-    ] = None,
-    le: Annotated[list[str] | None, typer.Option("--le", metavar="NAME=VALUE", help="LE_, of numbers.")] = None,
-    wd: Annotated[
-        list[str] | None, typer.Option("--wd", metavar="NAME=URI", help="WD_: readPoint, bizLocation.")
-    ] = None,
-    exists: Annotated[
-        list[str] | None, typer.Option("--exists", metavar="NAME", help="EXISTS_: errorDeclaration, …")
-    ] = None,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--param", metavar="NAME=VALUE", help="Any parameter of EPCIS 2.0 by its name: eventType, orderBy, …"
-        ),
-    ] = None,
-    namespace: Annotated[
-        list[str] | None,
-        typer.Option("--namespace", metavar="PREFIX=URI", help="What the prefix of an extension field stands for."),
-    ] = None,
+    match: Match = None,
+    eq: Eq = None,
+    ge: Ge = None,
+    gt: Gt = None,
+    lt: Lt = None,
+    le: Le = None,
+    wd: Wd = None,
+    exists: Exists = None,
+    param: Param = None,
+    namespace: Namespace = None,
     most: Annotated[
         int | None,
         typer.Option(
@@ -206,16 +226,23 @@ def events(
 ) -> None:
     """Show the events that a node has recorded and that meet a query of EPCIS 2.0.
 
-    Parameters hold all at once; what is given twice are alternatives. Events of other nodes are not shown: idtrace trace
-    tells the whole history of a thing.
+    Parameters hold all at once; what is given twice are alternatives. Events of other nodes are not shown, for which
+    there is idtrace trace: the whole history of a thing.
 
     Example: idtrace events --node localhost:7201 --match epc=idtrace:88.118.8/SN-1 --ge eventTime=2026-07-01T00:00:00Z
     """
     del as_json
     output = output_of(ctx)
     given = {
-        **{"--match": match, "--eq": eq, "--ge": ge, "--gt": gt, "--lt": lt, "--le": le, "--wd": wd},
-        **{"--exists": exists, "--param": param},
+        "--match": match,
+        "--eq": eq,
+        "--ge": ge,
+        "--gt": gt,
+        "--lt": lt,
+        "--le": le,
+        "--wd": wd,
+        "--exists": exists,
+        "--param": param,
     }
     namespaces = dict(_pair(text, "--namespace") for text in namespace or ())
     query = query_of(parameters_of({option: texts or () for option, texts in given.items()}), namespaces)

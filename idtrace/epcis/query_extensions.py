@@ -132,6 +132,8 @@ def _leaves(value: Json) -> Iterator[str | Decimal]:
             for name in ("@value", "#text", "id", "@id"):
                 if name in value:
                     yield from _leaves(value[name])
+        case _:
+            return  # null
 
 
 def _exists(asked: Asked) -> Callable[[Json], bool]:

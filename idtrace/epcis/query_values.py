@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -37,6 +37,7 @@ COMPARISONS: Final[Mapping[str, Compare]] = {
     "LE": operator.le,
 }
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,2})?\Z", re.ASCII)
+_HALF: Final = re.compile(r"[\ud800-\udfff]")
 _COUNT: Final = re.compile(r"\d{1,9}\Z", re.ASCII)
 
 
@@ -153,16 +154,19 @@ def asked(name: str, value: object, context: Context, *, split: bool) -> Asked:
         text = _text(name, item)
         texts += text.split("|") if split else [text]
         # Looked at while they are read, so that a flood of them is not read to its end.
-        _require_few(name, texts[-1:], len(texts))
-    _require_few(name, texts, len(texts))
+        _require_sound(name, texts[-1:], len(texts))
+    _require_sound(name, texts, len(texts))
     return Asked(name, tuple(texts), context)
 
 
-def _require_few(name: str, texts: Iterable[str], count: int) -> None:
+def _require_sound(name: str, texts: Sequence[str], count: int) -> None:
     if count > VALUES_MAX:
         raise InputError(Reason.FIELD_TOO_LARGE, f"a query has at most {VALUES_MAX} values", field=name)
     if any(len(text) > VALUE_CHARS_MAX for text in texts):
         raise InputError(Reason.FIELD_TOO_LARGE, f"a value has at most {VALUE_CHARS_MAX} characters", field=name)
+    # JSON can name half a character (RFC 7493, section 2.1); no event has one, and no store could look for it.
+    if any(_HALF.search(text) for text in texts):
+        raise InputError(Reason.FIELD_MALFORMED, "half a character stands here (a lone surrogate)", field=name)
 
 
 def _text(name: str, item: object) -> str:

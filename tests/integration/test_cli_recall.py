@@ -123,7 +123,7 @@ async def test_a_watch_tells_each_recall_once_also_when_it_is_started_again(told
 
     assert await watch(1) == [("recalled", "R-1")]
     watching = asyncio.create_task(watch(3))
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(0.5)
     await run(told, "declare", "R-2", "--product", CLASS, "--level", "2", *BECAUSE)
     await run(told, "declare", "R-3", "--package", CARTONS[0], "--since", "2026-01-01", "--level", "3", *BECAUSE)
     await run(told, "end", "R-1")

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from jsonschema import Draft7Validator
 
 from idtrace.epcis.hash import event_hash
 from idtrace.epcis.parse import read_document
@@ -19,8 +20,12 @@ from idtrace.epcis.xml_out import document_xml
 from registry.capturing import Capturing
 from tests.capture_fixtures import XML, observed
 from tests.event_http_fixtures import JSON_LD, Site, epcis_site, events_in
+from tests.integration.test_epcis_schema import by_the_schema
+from tests.integration.test_epcis_schema import schema as gs1_schema
 from tests.shared_data import shared_data
 from tests.unit.epcis.events import document, plain
+
+__all__ = ["gs1_schema"]  # a fixture
 
 
 @pytest.fixture
@@ -317,3 +322,20 @@ async def test_a_job_that_fails_within_ends_as_unknown_and_the_node_lives(
         job = await site.captured(document(observed(1)))
     assert (job["success"], job["errors"][0]["reason"]) == (False, "OUTCOME_UNKNOWN")
     assert (await site.captured(document(observed(1))))["success"]
+
+
+async def test_what_is_answered_is_valid_by_the_schema_of_gs1(site: Site, request: pytest.FixtureRequest) -> None:
+    schema: Draft7Validator = request.getfixturevalue("gs1_schema")
+    for path in sorted(shared_data("epcis").glob("documents/*.json")):
+        await site.captured(path.read_bytes())
+    answer = (await site.client.get("/events", params={"perPage": 100})).json()
+    assert len(events_in(answer)) > 15
+    assert [error.message for error in schema.iter_errors(by_the_schema(answer))] == []
+    assert list(schema.iter_errors(by_the_schema(answer | {"epcisBody": {}})))
+
+
+async def test_the_way_to_the_next_page_is_open_however_long_the_query_was(site: Site) -> None:
+    await site.captured(document(observed(1), observed(2)))
+    things = [f"idtrace:88.118.8/SN-{number}" for number in (1, 2, *range(1_000_000, 1_000_230))]
+    pages = await site.pages("/events", perPage=1, MATCH_epc="|".join(things))
+    assert [len(page) for page in pages if page] == [1, 1]

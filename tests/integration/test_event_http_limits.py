@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from idtrace.errors import InputError
 from registry import event_http_capture, event_http_edge, event_http_queries
 from registry.capturing import Capturing
 from tests.capture_fixtures import observed
@@ -239,4 +241,15 @@ async def test_what_fails_within_is_told_as_a_failure_and_nothing_more(
     answer = await site.client.get("/queries")
     assert (answer.status_code, answer.json()["type"]) == (500, "epcisException:ImplementationException")
     assert "secret" not in answer.text
+    assert (await site.client.get("/events")).status_code == 200
+
+
+async def test_a_node_whose_address_is_taken_ends_and_says_so(site: Site) -> None:
+    await site.node.end()
+    with socket.create_server(("127.0.0.1", int(site.url.rpartition(":")[2]))):
+        await site.node.start()
+        assert site.node.task is not None
+        with pytest.raises(InputError, match="cannot listen"):
+            await asyncio.wait_for(site.node.task, 10)
+    await site.node.start()
     assert (await site.client.get("/events")).status_code == 200

@@ -56,7 +56,8 @@ async def names(store: Storage, most: int = 2_000, **parameters: Any) -> list[st
 
 
 async def test_an_empty_store_has_no_events_to_find(store: Storage) -> None:
-    for order in ({}, {"orderBy": "eventTime"}, {"orderBy": "recordTime"}, {"MATCH_epc": BOX}):
+    orders: list[dict[str, Any]] = [{}, {"orderBy": "eventTime"}, {"orderBy": "recordTime"}, {"MATCH_epc": BOX}]
+    for order in orders:
         assert await found(store, **order) == []
         assert await found(store, GE_recordTime="2020-01-01T00:00:00Z", **order) == []
     assert await EventQueries(store).get(event_name(1)) is None
@@ -135,7 +136,9 @@ async def test_times_of_recording_bound_what_is_read(store: Storage, monkeypatch
 
     page = await EventQueries(store).page(parse({"GE_recordTime": second(120)}), None, 10)
     assert [one.identifier for one in page.events] == [*later[1], *later[2]], "the first look is at the right place"
-    assert await names(store, GE_recordTime=second(0), LT_recordTime=second(1)) == [name for each in kept for name in each]
+    assert await names(store, GE_recordTime=second(0), LT_recordTime=second(1)) == [
+        name for each in kept for name in each
+    ]
     assert await names(store, GE_recordTime=second(1), LT_recordTime=second(180)) == [*later[0], *later[1]]
     assert await names(store, GE_recordTime=second(241)) == []
     assert await names(store, LT_recordTime=second(0)) == []
@@ -226,16 +229,28 @@ async def test_a_page_of_another_query_and_what_is_no_page_are_refused(store: St
         assert (caught.value.reason, caught.value.field) == (Reason.FIELD_MALFORMED, "page_token")
 
 
-async def test_queries_are_worked_on_by_turns_and_so_many_at_once(
-    store: Storage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_queries_are_worked_on_by_turns_and_so_many_wait(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     await keep_many(store, range(40))
-    queries = EventQueries(store)
-    monkeypatch.setattr(event_query, "QUERIES_AT_ONCE", 3)
-    query = parse({})
-    answers = await asyncio.gather(*(queries.page(query, None, 100) for _ in range(5)), return_exceptions=True)
-    assert [type(answer) for answer in answers] == [Page, Page, Page, BusyError, BusyError]
+    monkeypatch.setattr(event_query, "QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr(event_query, "QUERIES_WAITING_MAX", 3)
+    queries, query = EventQueries(store), parse({})
+    answers = await asyncio.gather(*(queries.page(query, None, 100) for _ in range(7)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Page] * 5 + [BusyError] * 2
+    gone = asyncio.ensure_future(queries.page(query, None, 100))
+    await asyncio.sleep(0)
+    gone.cancel()
     assert len((await queries.page(query, None, 100)).events) == 40
+
+
+async def test_a_page_takes_so_long_and_the_next_one_goes_on(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = await keep_many(store, range(5))
+    monkeypatch.setattr(event_query, "LOOKED_SECONDS_MAX", -1.0)
+    read = await pages(EventQueries(store), 100, {})
+    assert [one.identifier for page in read for one in page.events] == kept
+    assert [len(page.events) for page in read] == [1] * 5
+    monkeypatch.setattr(event_query, "COUNTED_SECONDS_MAX", -1.0)
+    with pytest.raises(QueryTooLarge, match="cannot be told"):
+        await found(store, maxEventCount=11)
 
 
 async def test_the_values_that_events_name_are_listed_once_and_sorted(
@@ -273,6 +288,7 @@ async def test_events_that_were_read_are_kept_within_a_bound(store: Storage, mon
     from registry import event_reading
 
     monkeypatch.setattr(event_reading, "KEPT_BYTES_MAX", 1_500)
+    monkeypatch.setattr(event_reading, "PARSED_AT_ONCE", 1_500)
     await keep_many(store, range(9))
     queries = EventQueries(store)
     first = await queries.page(parse({}), None, 100)

@@ -13,6 +13,7 @@ from idtrace.bundle import Bundle, Verdict
 from idtrace.errors import BusyError, Reason
 from idtrace.identifier import Identifier, Prefix
 from idtrace.provenance.history import Gap, GapKind
+from idtrace.recall import RECALL_TYPE, Scope, ScopeKind, format_recall
 from idtrace.verdict.findings import Use
 from idtrace.verdict.policy import Policy
 from idtrace.verdict.statement import check_verdict
@@ -24,7 +25,7 @@ from resolver.judging import EVENTS_MAX, Judging, _Heard, judged_of
 from resolver.resolution import Resolution
 from resolver.tracing import Traced, Tracer
 from tests.core_fixtures import NOW, anchor, public, signer, trusted
-from tests.unit.verdict.test_evidence import DOSE, KEYS, RESOLVER, papers
+from tests.unit.verdict.test_evidence import CLASS, DOSE, KEYS, RECALL, RESOLVER, paper, papers
 
 
 @dataclass
@@ -87,12 +88,23 @@ class Site:
         self.time = Time()
         self.tracer = FakeTracer(self.time)
         self.following = Following(announced=Announced(keep_ms=600_000))
-        self.resolver = SimpleNamespace(clock=self.time.clock(), following=self.following)
+        self.resolver = SimpleNamespace(clock=self.time.clock(), following=self.following, resolve=self.resolve)
+        self.resolved: list[str] = []
+        self.busy = False
         self.judging = Judging(
             cast("Resolver", self.resolver), cast("Tracer", self.tracer), signer=signer(RESOLVER),
             limits=JudgeLimits(**limits),
         )  # fmt: skip
         self.follow()
+
+    async def resolve(self, identifier: Identifier) -> Any:
+        """As the resolver does it, out of what the tracer would find."""
+        self.resolved.append(str(identifier))
+        if self.busy:
+            raise BusyError(Reason.OVERLOADED, "no room")
+        (bundle,) = (one for one in self.tracer.bundles if one.identifier == identifier)
+        found = Resolution(identifier, Verdict.FOUND, None, "", bundle=bundle, chain=trusted())
+        return SimpleNamespace(resolution=found)
 
     def follow(self) -> None:
         """Every zone is watched, and has been for long."""
@@ -140,6 +152,62 @@ async def test_whatever_it_rests_on_ends_it_and_it_is_judged_again_in_the_backgr
     assert site.judging.counters.fallen == 1
     await asyncio.sleep(0.05)
     assert (await site.judging.judge(DOSE)).kept
+    await site.judging.close()
+
+
+def recall_of(lot: str) -> Bundle:
+    one = replace(RECALL, scope=Scope(ScopeKind.LOT, str(CLASS), lot))
+    return paper("88.118/recalls", (RECALL_TYPE, format_recall(one)))
+
+
+def recalled(site: Site, lot: str) -> None:
+    """The lot is recalled, and that is announced."""
+    others = [one for one in site.tracer.bundles if str(one.identifier) != "88.118/recalls"]
+    site.tracer.bundles = [*others, recall_of(lot)]
+    site.time.ms += 1
+    site.announce("88.118/recalls")
+    site.time.ms += 1
+
+
+async def test_a_recall_asks_for_the_recalls_alone_and_for_each_once() -> None:
+    site = Site()
+    assert (await site.judging.judge(DOSE)).judgement.use is Use.USE
+    recalled(site, "L1")
+    assert (await site.judging.judge(DOSE)).judgement.use is Use.DO_NOT_USE
+    recalled(site, "L2")
+    assert (await site.judging.judge(DOSE)).judgement.use is Use.USE
+    assert (await site.judging.judge(DOSE)).kept
+    assert (site.tracer.calls, site.resolved) == (1, ["88.118/recalls"] * 2)
+    assert site.judging.counters.renewed == 2
+    site.time.ms = 1_000_000 + 300_000
+    site.follow()
+    assert not (await site.judging.judge(DOSE)).kept, "the rest is as old as it was"
+    assert site.tracer.calls == 2
+    await site.judging.close()
+
+
+@pytest.mark.parametrize("how", ["events", "class", "busy", "old", "unfollowed", "fresh"])
+async def test_where_more_than_recalls_is_in_doubt_all_of_it_is_asked_for_again(how: str) -> None:
+    site = Site()
+    await site.judging.judge(DOSE)
+    recalled(site, "L1")
+    match how:
+        case "events":
+            site.judging.on_events(DOSE)
+        case "class":
+            site.announce("88.118.8/class/v1")
+        case "busy":
+            site.busy = True
+        case "old":
+            site.time.ms += 300_000
+        case "unfollowed":
+            for watch in site.following.watches:
+                watch.since_ms = site.time.ms
+        case _:
+            assert how == "fresh"
+    site.time.ms += 1
+    judged = await site.judging.judge(DOSE, fresh=how == "fresh")
+    assert (judged.judgement.use, site.tracer.calls, site.judging.counters.renewed) == (Use.DO_NOT_USE, 2, 0)
     await site.judging.close()
 
 

@@ -97,7 +97,7 @@ def test_no_header_breaks_the_negotiation(text: str) -> None:
 
 
 def test_versions_are_two_point_nought_and_nothing_else() -> None:
-    require_versions(request(gs1_epcis_version="2.0", gs1_cbv_version="2.0.0", gs1_epcis_min="1.2", gs1_cbv_max="2.1"))
+    require_versions(request(gs1_epcis_version="2.0", gs1_cbv_version="2.0.1", gs1_epcis_min="1.2", gs1_cbv_max="2.1"))
     for name, value in (
         ("gs1_epcis_version", "2.1"),
         ("gs1_epcis_version", "2"),
@@ -128,9 +128,10 @@ def test_behaviour_and_media_type_are_said_plainly() -> None:
     assert rolls_back(request())
     assert not rolls_back(request(gs1_capture_error_behaviour=" Proceed "))
     assert document_type(request(content_type="application/LD+json; charset=utf-8")) == "application/ld+json"
-    with pytest.raises(ProblemError) as error:
-        document_type(request())
-    assert refused(error).status == 415
+    for wrong in ({}, {"content_type": "application/json", "content_encoding": "gzip"}):
+        with pytest.raises(ProblemError) as error:
+            document_type(request(**wrong))
+        assert refused(error).status == 415
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_an_unknown_parameter_is_named(name: str) -> None:
         ("MATCH_epc", []),
         ("MATCH_epc", ["", ONE]),
         ("MATCH_epc", f"{ONE}|"),
+        ("MATCH_epc", [ONE, "urn:x:\ud800"]),
         ("EXISTS_errorDeclaration", "false"),
         ("EXISTS_ext:crew", 0),
         ("GE_quantity", [1, 2]),
@@ -107,7 +108,8 @@ def test_a_flood_is_refused_before_it_is_read() -> None:
     refused({"MATCH_epc": ["x" * 2_049]}, "MATCH_epc", LARGE)
     refused({"GE_quantity": 10**4_000}, "GE_quantity", LARGE)
     refused({"MATCH_epc": [ONE] * 600, "MATCH_anyEPC": [ONE] * 600}, "MATCH_anyEPC", LARGE)
-    refused({f"EQ_ext:f{n}": "1" for n in range(65)}, "query", LARGE)
+    refused({f"EQ_source_urn:x:{n}": "x:y" for n in range(65)}, "query", LARGE)
+    refused({f"EQ_ext:f{n}": "1" for n in range(17)}, "EQ_ext:f16", LARGE)
     refused({"nextPageToken": "x" * 2_049}, "nextPageToken", LARGE)
     long = refused({"EQ_" + "x" * 1_000_000: "1"}, refused_name("EQ_" + "x" * 1_000_000), LARGE)
     assert len(long.field) < 100
