@@ -102,7 +102,8 @@ class Measurement:
         await self._maker.papers()
         for lot in LOTS:
             await self._maker.make(lot, self._count(lot))
-        await self._maker.measured()
+        for lot in LOTS:
+            await self._maker.measured(lot, self._count(lot))
         await self._maker.recall([])
         self.report.made_seconds = time.monotonic() - started
         sys.stderr.write(f"made in {self.report.made_seconds:.0f} s\n")

@@ -1,4 +1,4 @@
-"""A maker's lot as it really lies in a registry: records under seals, makings of two hundred doses, a measured room."""
+"""A maker's lot as it lies in a registry: records under seals, cartons of two hundred doses with a logger in each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from idtrace.epcis.statement import event_body
 from idtrace.epcis.uris import uri_of
 from idtrace.epcis.write import event_bytes
 from idtrace.identifier import Identifier, Prefix
-from idtrace.party import PARTY_TYPE, Location, LocationKind, Party, PartyRole, format_party, license_identifier
+from idtrace.party import PARTY_TYPE, Party, PartyRole, format_party, license_identifier
 from idtrace.product import PRODUCT_TYPE, Product
 from idtrace.recall import Recall, recalls_identifier
 from idtrace.record import SALT_BYTES, Permission, Record, RecordBody, RecordKind, Status, build_values
@@ -33,7 +33,6 @@ from loadtest.change_tree import TIMEOUT_SECONDS, ChangeTree
 PARENT: Final = Prefix.parse("88")
 MAKER: Final = Prefix.parse("88.8")
 CLASS: Final = Identifier.parse("88.8/class/v1")
-ROOM: Final = "88.8/ROOM-1"
 LOTS: Final = ("A1", "B2")
 # One commissioning speaks of so many doses: what a line packs into one carton, in an event of some 6 KB.
 MADE_AT_ONCE: Final = 200
@@ -65,10 +64,7 @@ class Maker:
         """Zones, licence and product."""
         await self._tree.add_zones([PARENT, MAKER])
         now = int(time.time())
-        room = Location(uri_of(ROOM), LocationKind.ROOM, 31.23, 121.47)
-        licence = Party(
-            str(MAKER), "Maker", "疫苗厂", frozenset({PartyRole.MAKER}), (room,), now - _YEAR, now + _YEAR
-        )  # fmt: skip
+        licence = Party(str(MAKER), "Maker", "疫苗厂", frozenset({PartyRole.MAKER}), (), now - _YEAR, now + _YEAR)
         product = Product(str(CLASS), "Vaccine", "疫苗", str(MAKER), 1, 0, BUILT_IN["2-8"])
         await self._register(PARENT, license_identifier(PARENT, MAKER), [(PARTY_TYPE, format_party(licence))])
         values = [(PRODUCT_TYPE, product.payload()), (TEMPLATE_TYPE, Template((), open=True).payload())]
@@ -79,9 +75,9 @@ class Maker:
         await self._sealed(self._doses(lot, count))
         await self._sealed(self._makings(lot, count, self._begun), MAKINGS_AT_ONCE)
 
-    async def measured(self) -> None:
-        """Report what the room's probe has measured until now."""
-        await self._sealed([self._readings(self._begun)])
+    async def measured(self, lot: str, count: int) -> None:
+        """Report what the logger in each carton has measured until now."""
+        await self._sealed(self._readings(lot, count, self._begun), MAKINGS_AT_ONCE)
 
     async def recall(self, recalls: Sequence[Recall]) -> float:
         """Publish the zone's recalls; when it was durable, monotonic s."""
@@ -125,37 +121,28 @@ class Maker:
     def _makings(self, lot: str, count: int, begun: int) -> Iterator[registry_pb2.SealedItem]:
         expires = time.strftime("%Y-%m-%d", time.gmtime(begun + _YEAR))
         ilmd = {"cbvmda:lotNumber": lot, "cbvmda:itemExpirationDate": expires}
-        room = uri_of(ROOM)
-        for first in range(0, count, MADE_AT_ONCE):
-            epcs = tuple(uri_of(dose(lot, number)) for number in range(first, min(count, first + MADE_AT_ONCE)))
+        for first, epcs in _cartons(lot, count):
             made = Event(
                 EventType.OBJECT, Action.ADD, begun * 1000 + first, 480, epcs=epcs, biz_step="commissioning",
-                disposition="active", read_point=room, biz_location=room, ilmd=ilmd,
+                disposition="active", ilmd=ilmd,
             )  # fmt: skip
             yield _event_item(made)
 
-    def _readings(self, begun: int) -> registry_pb2.SealedItem:
+    def _readings(self, lot: str, count: int, begun: int) -> Iterator[registry_pb2.SealedItem]:
         now = int(time.time())
-        reports = tuple(
-            SensorReport(
-                "Temperature", time_ms=at * 1000, device_id="urn:probe:1", value=Decimal(4 + number % 3), uom="CEL"
+        times = range(now, begun - READING_SECONDS, -READING_SECONDS)
+        for first, epcs in _cartons(lot, count):
+            device = f"urn:logger:{lot}:{first}"
+            reports = tuple(
+                SensorReport("Temperature", time_ms=at * 1000, device_id=device, value=Decimal(4 + n % 3), uom="CEL")
+                for n, at in enumerate(times)
             )
-            for number, at in enumerate(range(now, begun - READING_SECONDS, -READING_SECONDS))
-        )
-        element = SensorElement(SensorMetadata(), reports)
-        room = uri_of(ROOM)
-        return _event_item(
-            Event(
-                EventType.OBJECT,
-                Action.OBSERVE,
-                now * 1000,
-                480,
-                biz_step="sensor_reporting",
-                read_point=room,
-                biz_location=room,
+            element = SensorElement(SensorMetadata(), reports)
+            told = Event(
+                EventType.OBJECT, Action.OBSERVE, now * 1000, 480, epcs=epcs, biz_step="sensor_reporting",
                 sensors=(element,),
-            )
-        )
+            )  # fmt: skip
+            yield _event_item(told)
 
     async def _sealed(self, items: Iterable[registry_pb2.SealedItem], size: int = SEALED_AT_ONCE) -> None:
         """Send them in batches under seals.
@@ -181,6 +168,12 @@ class Maker:
         async with asyncio.TaskGroup() as group:
             for _ in range(UNDER_WAY):
                 group.create_task(worker())
+
+
+def _cartons(lot: str, count: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The first number of each carton, and the URIs of the doses in it."""
+    for first in range(0, count, MADE_AT_ONCE):
+        yield first, tuple(uri_of(dose(lot, number)) for number in range(first, min(count, first + MADE_AT_ONCE)))
 
 
 def _event_item(event: Event) -> registry_pb2.SealedItem:
