@@ -18,7 +18,7 @@ import structlog
 
 from idtrace.epcis.query import Query, matches
 from idtrace.errors import BusyError, Reason, RefusedError
-from registry.event_query import PAGE_BYTES_MAX, EventQueries
+from registry.event_query import EventQueries
 from registry.event_reading import Found
 from registry.event_sources import Row
 from registry.storage import EVENTS_A_COMMIT, Storage
@@ -33,6 +33,8 @@ NEXT_WITHIN_MS: Final = 15_000
 QUIET_SECONDS: Final = 10.0
 # Subscribers of one node: each reads every new event, which are kept in memory for them (registry/event_reading.py).
 SUBSCRIBERS_MAX: Final = 256
+# One message, and one event more: what a reader that takes nothing keeps in memory, some ten times that as events.
+TOLD_BYTES_MAX: Final = 131_072
 # Events that are looked at for one message.
 READ_AT_ONCE: Final = 64
 
@@ -131,7 +133,7 @@ class EventStreams:
             if matches(query, event.event, event.record_time_ms):
                 found.append(event)
                 size += len(event.statement)
-                if size >= PAGE_BYTES_MAX:
+                if size >= TOLD_BYTES_MAX:
                     break
         await asyncio.sleep(0)
         return Told(tuple(found), place)

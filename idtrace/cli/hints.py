@@ -31,6 +31,7 @@ HINTS: Final = {
     Reason.OUTCOME_UNKNOWN: "run the command again: what is already done is recognised",
     Reason.SHUTTING_DOWN: "the node is stopping; try again in a moment",
     Reason.INTERNAL: "the node met an error of its own; its log tells more",
+    Reason.QUERY_TOO_LARGE: "narrow the query by times (--ge eventTime=…) or by things (--match epc=…)",
     Reason.ROOT_MISMATCH: "is --root the key of this tree? compare: idtrace key show ROOT.pub",
     Reason.DELEGATION_EXPIRED: "if it was valid earlier, verify at that time with --at",
     Reason.DENIAL_EXPIRED: "a denial lives for 60 s; verify at the time it was given with --at",

@@ -131,7 +131,7 @@ async def test_a_slow_reader_costs_the_others_and_the_memory_nothing(store: Stor
 
 
 async def test_a_message_is_bounded_by_its_bytes(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "PAGE_BYTES_MAX", 2_500)
+    monkeypatch.setattr(event_stream, "TOLD_BYTES_MAX", 2_500)
     kept = await keep_many(store, range(6), **{"ext:note": "x" * 1_000})
     async with running(store) as streams, aclosing(streams.follow(EVERYTHING, 0)) as telling:
         await anext(telling)
