@@ -34,7 +34,10 @@ $(VENV)/.pins: requirements/dev.txt
 		"Debian and Ubuntu keep it in a package of its own: apt-get install python3-venv" >&2; exit 1; }
 	@echo "setting up $(VENV) (about a minute, once)"
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@# Everything that is needed is listed, so nothing is looked up: pip would else try the newest release of what one
+	@# package wants of another with an extra, and refuse it for having no hash here.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	@$(BIN)/python -m pip check --quiet --disable-pip-version-check
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.pins pyproject.toml
