@@ -7,7 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -132,9 +132,13 @@ def _signer_for_others(config: RegistryConfig, passphrase: bytes | None) -> Sign
 
 
 def _interface(
-    config: RegistryConfig, capturing: Capturing, queries: EventQueries, streams: EventStreams, stored: QueryStore
+    config: RegistryConfig,
+    capturing: Capturing,
+    queries: EventQueries,
+    streams: EventStreams,
+    stored: QueryStore | None,
 ) -> EventInterface | None:
-    if config.events is None:
+    if config.events is None or stored is None:
         return None
     return EventInterface(
         config.events,
@@ -179,7 +183,7 @@ class _Node:
     interface: EventInterface | None
 
 
-async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore, stored: QueryStore) -> _Node:
+async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore, stored: QueryStore | None) -> _Node:
     """A node on an open store, with what it needs to know read from there.
 
     Raises:
@@ -244,6 +248,13 @@ async def _built(config: RegistryConfig, storage: Storage, jobs: JobStore, store
     )
 
 
+def _stored_queries(config: RegistryConfig) -> AbstractContextManager[QueryStore | None]:
+    """A file of its own, where there is an interface that stores any."""
+    if config.events is None:
+        return nullcontext()
+    return closing(QueryStore(config.data / "stored-queries.sqlite3", wall_clock_ms))
+
+
 async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None = None, stop: asyncio.Event) -> None:
     """Run a node until ``stop`` is set.
 
@@ -257,7 +268,7 @@ async def run(config: RegistryConfig, *, on_ready: Callable[[str], None] | None 
         try:
             with (
                 closing(JobStore(config.data / "capture-jobs.sqlite3", wall_clock_ms, _job_name)) as jobs,
-                closing(QueryStore(config.data / "stored-queries.sqlite3", wall_clock_ms)) as stored,
+                _stored_queries(config) as stored,
             ):
                 await _run(config, await _built(config, storage, jobs, stored), on_ready, stop)
         finally:

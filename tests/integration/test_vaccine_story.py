@@ -63,7 +63,7 @@ def test_the_life_of_a_dose_goes_as_readme_tells_it(tmp_path: Path) -> None:
             text += line
         assert json.loads(text)["endpoints"]
         lines = [line for line in (TOLD + RECALLED).splitlines() if line.startswith("idtrace ")]
-        assert len(lines) == 9
+        assert len(lines) == 11
         for line in lines:
             ran = run(line, tmp_path)
             assert ran.returncode == expected(line), (line, ran.stdout, ran.stderr)
