@@ -1,11 +1,10 @@
 """How long it takes from the scan of a dose to its verdict: cold, warm, and after something has changed.
 
 The nodes are processes of their own; the resolver's core runs in this one, so that what it asks and checks can be
-counted. Cold is a resolver
-that has never asked anybody, connections and delegations included; warm a verdict that it keeps while the nodes tell it
-of changes; judged again is what such a word costs; and a change is known from the moment in which the capture of one
-more event is acknowledged to the first verdict that rests on it. Milliseconds of the wall clock on a machine that all
-share.
+counted. Cold is a resolver that has never asked anybody, connections and delegations included; warm a verdict that it
+keeps while the nodes tell it of changes; judged again is what such a word costs; and a change is known from the moment
+in which the capture of one more event is acknowledged to the first verdict that rests on it. Milliseconds of the wall
+clock on a machine that all share.
 """
 
 from __future__ import annotations
