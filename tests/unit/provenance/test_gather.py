@@ -189,6 +189,7 @@ def test_events_that_correct_an_error_are_fetched_though_nothing_points_to_them(
         (GatherLimits(events=7), DOSE),
         (GatherLimits(things=2), None),
         (GatherLimits(rounds=3), DOSE),
+        (GatherLimits(pointers_in_all=5), DOSE),
     ],
 )
 def test_each_bound_that_is_reached_is_a_gap(limits: Any, subject: Any) -> None:
