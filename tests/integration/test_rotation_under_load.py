@@ -341,10 +341,7 @@ async def the_root_keys(story: Story, load: SteadyLoad) -> None:
             await story.restart_resolver()  # or five minutes: so long it starts from chains that it has verified
             await load.settle()
             # Times are whole seconds: a proof kept in the second in which the old key is dropped must begin at the new.
-            last = max(kept.at for kept in load.saved)
-            async with asyncio.timeout(TIMEOUT):
-                while int(time.time()) <= last:
-                    await asyncio.sleep(0.05)
+            await asyncio.sleep(1.05 - time.time() % 1)
 
 
 async def until_root(node: Node, zone: str, version: int) -> None:
